@@ -1,0 +1,137 @@
+"""The vocabulary of the project: every name that may appear in a file, on the command line or in a table."""
+
+import difflib
+from collections.abc import Iterable
+from enum import StrEnum
+
+
+class Method(StrEnum):
+    DINO = "dino"
+    CLEVER = "clever"
+
+
+class Backbone(StrEnum):
+    RESNET18 = "resnet18"
+    RESNET50 = "resnet50"
+    VIT_TINY = "vit_tiny"
+    VIT_SMALL = "vit_small"
+    RESNET_NANO = "resnet_nano"
+    VIT_NANO = "vit_nano"
+
+
+class Augmentation(StrEnum):
+    """What the pre-training sees (paper, section 4.1 and appendix 5.3)."""
+
+    BAUG = "baug"
+    CAUG = "caug"
+    CAUG_PLUS = "caug_plus"
+
+
+class Perturbation(StrEnum):
+    """What the test images suffer, in the order of the paper's columns (section 4.2)."""
+
+    ORIG = "orig"
+    CJ = "cj"
+    CJ_FLIP = "cj_flip"
+    CJ_RO = "cj_ro"
+    CJ_RO_ET = "cj_ro_et"
+
+
+class Representation(StrEnum):
+    """Which part of the features is read: all of them, z_IR ("-IR" in the paper) or z_EF."""
+
+    FULL = "full"
+    INVARIANT = "invariant"
+    EQUIVARIANT = "equivariant"
+
+
+class TaskKind(StrEnum):
+    PRETRAIN = "pretrain"
+    PROBE = "probe"
+    PERTURBED = "perturbed"
+
+
+class Recipe(StrEnum):
+    """Which source is followed where the paper and its released code disagree."""
+
+    CODE = "code"
+    PAPER = "paper"
+
+
+class Precision(StrEnum):
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+class Pipeline(StrEnum):
+    """How views are made: torchvision, image by image in workers, or our own batched tensor operations."""
+
+    REFERENCE = "reference"
+    BATCHED = "batched"
+
+
+class Stem(StrEnum):
+    """First layers of a ResNet: 7x7/2 and max-pooling, or one 3x3/1 for small images."""
+
+    STANDARD = "standard"
+    SMALL = "small"
+
+
+class Action(StrEnum):
+    """What a plan intends for a task."""
+
+    SUBMIT = "submit"
+    REUSE = "reuse"
+    ATTACH = "attach"
+    RETRY = "retry"
+    BLOCKED = "blocked"
+
+
+class State(StrEnum):
+    """What is known of a task, and so of a table's cell."""
+
+    DONE = "done"
+    PENDING = "pending"
+    RUNNING = "running"
+    STALLED = "stalled"
+    FAILED = "failed"
+    MISSING = "missing"
+    UNKNOWN = "unknown"
+    NOT_APPLICABLE = "n/a"
+
+
+class Verdict(StrEnum):
+    HOLDS = "holds"
+    FAILS = "fails"
+    UNDECIDED = "undecided"
+    NOT_MEASURED = "not measured"
+
+
+LABELS: dict[str, str] = {
+    Method.DINO: "DINO",
+    Method.CLEVER: "CLeVER",
+    Augmentation.BAUG: "BAug",
+    Augmentation.CAUG: "CAug (w/ Ro)",
+    Augmentation.CAUG_PLUS: "CAug+ (w/ Ro and ET)",
+    Perturbation.ORIG: "Orig.",
+    Perturbation.CJ: "CJ",
+    Perturbation.CJ_FLIP: "CJ+Flip",
+    Perturbation.CJ_RO: "CJ+Ro",
+    Perturbation.CJ_RO_ET: "CJ+Ro+ET",
+}
+"""How the paper prints a name."""
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str | None:
+    """The allowed name that ``word`` was probably meant to be, or None when nothing is near."""
+    near = difflib.get_close_matches(str(word), [str(name) for name in allowed], n=1, cutoff=0.5)
+    return near[0] if near else None
+
+
+def unknown(what: str, word: str, allowed: Iterable[str]) -> str:
+    """One sentence that refuses ``word`` and says what would be accepted."""
+    allowed = [str(name) for name in allowed]
+    near = nearest(word, allowed)
+    hint = f"; did you mean `{near}`?" if near else ""
+    return f"`{word}`: no such {what}{hint} (allowed: {', '.join(allowed)})"

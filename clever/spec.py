@@ -1,0 +1,197 @@
+"""Frozen specifications of tasks and their identity.
+
+An identity covers everything that may change a number and nothing else: no path, worker count, device or label.
+"""
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, SerializeAsAny, model_validator
+
+from clever.names import Augmentation, Backbone, Method, Pipeline, Precision, Stem, TaskKind
+from clever.recipes import RECIPES, DinoRecipe, Frozen
+
+
+class BackboneShape(Frozen):
+    """What fixes a backbone's parameters: its name, the side of its nominal input, and its first layer."""
+
+    name: Backbone
+    image_size: int = Field(ge=4)
+    patch_size: int | None = None  # ViT only
+    stem: Stem | None = None  # ResNet only
+
+
+class Computing(Frozen):
+    """How a task computes, as far as it changes numbers. The profile sets it, never the machine."""
+
+    precision: Precision = Precision.FP32
+    pipeline: Pipeline = Pipeline.REFERENCE
+    threads: int = Field(1, ge=1)  # CPU threads of each process
+    subset: int | None = Field(None, ge=1)  # use only so many images of each split
+    image_size: int | None = Field(None, ge=4)  # resize stored images to this side first; None keeps them
+    seed: int = Field(0, ge=0)
+
+
+class PretrainSpec(Computing):
+    """One pre-training. The sizes and scales of the crops are DINO's (2 global, 8 local)."""
+
+    semantics: ClassVar[int] = 1
+    kind: Literal[TaskKind.PRETRAIN] = TaskKind.PRETRAIN
+    dataset: str
+    method: Method
+    hyper: SerializeAsAny[DinoRecipe]
+    backbone: Backbone
+    patch_size: int = Field(16, ge=1)
+    stem: Stem = Stem.STANDARD
+    augmentation: Augmentation
+    global_size: int = Field(224, ge=4)
+    local_size: int = Field(96, ge=4)
+    local_crops: int = Field(8, ge=0)
+    global_scale: tuple[float, float] = (0.4, 1.0)
+    local_scale: tuple[float, float] = (0.05, 0.4)
+    epochs: int = Field(ge=1)
+    global_batch: int = Field(512, ge=2)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_hyper_by_method(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("hyper"), dict) and values.get("method") in list(Method):
+            return {**values, "hyper": RECIPES[Method(values["method"])].model_validate(values["hyper"])}
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PretrainSpec":
+        for name in ("global_scale", "local_scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
+                raise ValueError(f"{name} is a range (low, high) with 0 < low <= high <= 1, not ({low}, {high})")
+        if self.backbone.startswith("vit"):
+            for name in ("global_size", "local_size"):
+                if getattr(self, name) % self.patch_size:
+                    raise ValueError(
+                        f"{name} {getattr(self, name)} is no multiple of patch_size {self.patch_size}"
+                    )
+        return self
+
+    @property
+    def shape(self) -> BackboneShape:
+        vit = self.backbone.startswith("vit")
+        return BackboneShape(
+            name=self.backbone,
+            image_size=self.global_size,
+            patch_size=self.patch_size if vit else None,
+            stem=None if vit else self.stem,
+        )
+
+    @property
+    def split_ratio(self) -> float | None:
+        """Share of the features that is invariant; None for a method without a split."""
+        return getattr(self.hyper, "split_ratio", None)
+
+
+class Reading(Computing):
+    """What every evaluation on labelled images shares."""
+
+    dataset: str
+    shape: BackboneShape
+    split_ratio: float | None  # defines the heads: None gives `full` alone
+    strict_split: bool = False  # split every concatenated block instead of the last one
+    crop_size: int = Field(224, ge=4)
+    resize: int = Field(256, ge=4)
+
+
+class ProbeSpec(Reading):
+    """A linear probe on frozen features (evaluation protocol of Tables 2, 3, 8, 9)."""
+
+    semantics: ClassVar[int] = 1
+    kind: Literal[TaskKind.PROBE] = TaskKind.PROBE
+    weights: Literal["teacher", "untrained"] = "teacher"
+    init_seed: int | None = None  # of the untrained backbone
+    train_scale: tuple[float, float] = (0.08, 1.0)
+    epochs: int = Field(100, ge=1)
+    global_batch: int = Field(512, ge=1)
+    learning_rate: float = Field(0.001, gt=0)  # for a batch of 256; scaled linearly
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+
+
+class PerturbedSpec(Reading):
+    """The scores of a probe's heads under all five perturbations."""
+
+    semantics: ClassVar[int] = 1
+    kind: Literal[TaskKind.PERTURBED] = TaskKind.PERTURBED
+    resize_rule: Literal["released", "uniform"] = "released"  # released: bicubic for `orig`, bilinear for the rest
+    passes: int = Field(1, ge=1)
+
+
+AnySpec = PretrainSpec | ProbeSpec | PerturbedSpec
+SPECS: dict[TaskKind, type[AnySpec]] = {
+    TaskKind.PRETRAIN: PretrainSpec,
+    TaskKind.PROBE: ProbeSpec,
+    TaskKind.PERTURBED: PerturbedSpec,
+}
+
+
+class Task(Frozen):
+    """One unit of work: a specification and the ids of the tasks that it reads from."""
+
+    spec: SerializeAsAny[Frozen]
+    needs: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> TaskKind:
+        return self.spec.kind
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """What the identity is taken from, and what ``spec.json`` holds."""
+        return {
+            "kind": self.kind.value,
+            "semantics": self.spec.semantics,
+            "spec": self.spec.model_dump(mode="json"),
+            "needs": sorted(self.needs),
+        }
+
+    @cached_property
+    def id(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of the canonical JSON of the document."""
+        return hashlib.sha256(canonical(self.document).encode()).hexdigest()[:16]
+
+    @cached_property
+    def slug(self) -> str:
+        """A readable name for the folder: kind, method, backbone, augmentation or data set."""
+        spec = self.spec
+        if isinstance(spec, PretrainSpec):
+            parts = (spec.method, spec.backbone, spec.augmentation)
+        else:
+            parts = (spec.shape.name, *(("untrained",) if getattr(spec, "weights", "") == "untrained" else ()))
+        return "-".join(str(part) for part in (self.kind, *parts, spec.dataset)).replace("/", "_")
+
+    @property
+    def folder(self) -> str:
+        return f"{self.slug}-{self.id}"
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> "Task":
+        """Read a task back from its ``spec.json``; raises ValueError where it is not one of ours."""
+        spec = SPECS[TaskKind(document["kind"])].model_validate(document["spec"])
+        if document["semantics"] != spec.semantics:
+            raise ValueError(
+                f"specification has semantics {document['semantics']}, this version of clever computes {spec.semantics}"
+            )
+        return cls(spec=spec, needs=tuple(document["needs"]))
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys, no spaces, and one spelling for every number (-0.0 becomes 0.0)."""
+    return json.dumps(_normal(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def _normal(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _normal(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_normal(item) for item in value]
+    return value + 0.0 if isinstance(value, float) else value
