@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clever.errors import RequestError
 
-class DataError(ValueError):
+
+class DataError(RequestError):
     """A data set that is missing or not what it should be; the message says where we looked and what to do."""
 
 

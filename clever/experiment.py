@@ -1,0 +1,198 @@
+"""Experiment files and profiles: their models, and reading them with every mistake reported where it stands."""
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from clever.document import Document, Place, read
+from clever.errors import RequestError
+from clever.names import Augmentation, Backbone, Method, Perturbation, Representation, TaskKind, nearest, unknown
+from clever.recipes import Frozen
+
+Model = TypeVar("Model", bound=BaseModel)
+Fields = dict[str, Any]
+"""Values of specification fields by name; `grid` checks them against the specifications."""
+
+
+class PaperReference(Frozen):
+    table: int | None = None
+    figure: str | None = None
+    section: str | None = None
+
+
+class Seeds(Frozen):
+    """How many seeds: of the pre-training, and of the probe on each pre-training."""
+
+    pretrain: int = Field(1, ge=1)
+    probe: int = Field(1, ge=1)
+
+
+class Grid(Frozen):
+    """Axes of the grid: a product, together with axes that move in step (``zip``), less what ``exclude`` matches."""
+
+    product: dict[str, list[Any]] = {}
+    zip: dict[str, list[Any]] = {}
+    exclude: list[dict[str, Any]] = []
+
+
+class Evaluation(Frozen):
+    """One kind of evaluation; ``perturbation`` says which columns are shown (all five are always scored)."""
+
+    task: Literal[TaskKind.PROBE, TaskKind.PERTURBED]
+    perturbation: list[Perturbation] = list(Perturbation)
+
+
+class Selector(Frozen):
+    """Chooses cells by coordinates; what is not given is left open."""
+
+    method: Method | None = None
+    backbone: Backbone | None = None
+    augmentation: Augmentation | None = None
+    representation: Representation | None = None
+    perturbation: Perturbation | None = None
+
+    def given(self) -> dict[str, str]:
+        return {key: str(value) for key, value in self if value is not None and key in Selector.model_fields}
+
+
+class Row(Selector):
+    label: str
+
+
+class TableShape(Frozen):
+    group: Literal["augmentation", "backbone", "method"] | None = None
+    rows: list[Row] = Field(min_length=1)
+    columns: Literal["perturbation"] = "perturbation"
+    metric: Literal["top1", "top5"] = "top1"
+    bold: dict[str, list[Perturbation]] = {}  # group -> columns whose best value is set bold; empty: all
+
+
+class Claim(Frozen):
+    """A sentence of the paper as a check: the first cell is greater than the second, for each combination."""
+
+    id: str
+    text: str
+    where: str
+    cells: list[Selector] = Field(min_length=2, max_length=2)
+    each: dict[Literal["augmentation", "perturbation", "backbone", "representation"], list[str]] = {}
+    relation: Literal["greater"] = "greater"
+
+
+class Experiment(Frozen):
+    """One file of ``experiments/``: a grid, its evaluations, and the shape of its table."""
+
+    title: str
+    paper: PaperReference = PaperReference()
+    pretrain: Fields
+    probe: Fields = {}
+    perturbed: Fields = {}
+    grid: Grid = Grid()
+    seeds: Seeds = Seeds()
+    evaluate: list[Evaluation] = Field(min_length=1)
+    table: TableShape
+    claims: list[Claim] = []
+
+
+class Profile(Frozen):
+    """A scale: it replaces the paper's data sets and backbones and overrides fields, never the grid or the table."""
+
+    title: str
+    datasets: dict[str, str] = {}
+    backbones: dict[Backbone, Backbone] = {}
+    pretrain: Fields = {}
+    probe: Fields = {}
+    perturbed: Fields = {}
+    control: bool = False  # also probe the untrained backbone of the first grid point
+    devices: dict[TaskKind, Literal["one", "all"]] = {}
+
+
+def folder() -> Path:
+    """The folder of the built-in experiments (installed or in a checkout)."""
+    return Path(str(resources.files("clever.experiments")))
+
+
+def experiments() -> list[str]:
+    return sorted(path.stem for path in folder().glob("*.yaml"))
+
+
+def profiles() -> list[str]:
+    return sorted(path.stem for path in (folder() / "profiles").glob("*.yaml"))
+
+
+def find_experiment(target: str) -> tuple[str, Document]:
+    """The name and the document of a built-in experiment, or of anyone's file given by its path."""
+    path = Path(target)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        if not path.is_file():
+            raise RequestError(f"{target}: there is no such file")
+    elif target in experiments():
+        path = folder() / f"{target}.yaml"
+    else:
+        raise RequestError(unknown("experiment", target, [*experiments(), "all"]) + "; or give the path of a file")
+    return path.stem, read(path)
+
+
+def read_experiment(document: Document) -> Experiment:
+    values = document.value
+    if isinstance(values, dict) and isinstance(values.get("grid"), dict):
+        values = {**values, "grid": _nest_axes(values["grid"])}
+    return validate(Experiment, document, values)
+
+
+def open_profile(name: str) -> tuple[Document, Profile]:
+    if name not in profiles():
+        raise RequestError(unknown("profile", name, profiles()))
+    document = read(folder() / "profiles" / f"{name}.yaml")
+    return document, validate(Profile, document, document.value)
+
+
+def _nest_axes(grid: Fields) -> Fields:
+    """Grid axes as the model has them: in a file the axes of the product stand directly below ``grid``."""
+    special = {key: grid[key] for key in ("zip", "exclude") if key in grid}
+    return {"product": {key: value for key, value in grid.items() if key not in special}, **special}
+
+
+def validate(model: type[Model], document: Document, values: Any) -> Model:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        messages = [describe(problem, model, document) for problem in error.errors()]
+        raise RequestError(*dict.fromkeys(messages)) from None
+
+
+def describe(problem: Any, model: type[BaseModel], document: Document) -> str:
+    """One sentence for one of pydantic's complaints: where, what was given, what is allowed."""
+    place: Place = tuple(part for part in problem["loc"] if part not in ("product", "[key]"))
+    where = document.where(place)
+    name = ".".join(str(part) for part in place)
+    if problem["type"] == "extra_forbidden":
+        allowed = _fields_at(model, problem["loc"][:-1])
+        near = nearest(str(place[-1]), allowed)
+        hint = f"; did you mean `{near}`?" if near else ""
+        return f"{where}: unknown field `{name}`{hint} (allowed: {', '.join(allowed)})"
+    if problem["type"] == "missing":
+        return f"{where}: `{name}` is missing"
+    if problem["type"] in ("enum", "literal_error"):
+        allowed = [word.strip(" '") for word in problem["ctx"]["expected"].replace(" or ", ", ").split(",")]
+        return f"{where}: {unknown(_noun(place), str(problem['input']), allowed)}"
+    return f"{where}: {name}: {problem['msg']} (given: {problem['input']!r})"
+
+
+def _noun(place: Place) -> str:
+    return next((str(part) for part in reversed(place) if isinstance(part, str)), "value")
+
+
+def _fields_at(model: Any, place: Sequence[str | int]) -> list[str]:
+    """Names of the fields of the model that lies at ``place`` below ``model``."""
+    for part in place:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        inner = [a for a in (annotation, *getattr(annotation, "__args__", ())) if hasattr(a, "model_fields")]
+        if not inner:
+            return []
+        model = inner[0]
+    return list(model.model_fields)

@@ -1,0 +1,122 @@
+"""The user's settings: where data and results lie and what this machine may use (clever.toml and the environment).
+
+Nothing here may change a number: settings are no part of a task's identity.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from clever.catalog import Locations
+from clever.errors import RequestError
+from clever.names import nearest
+from clever.recipes import Frozen
+
+
+class DataSettings(Frozen):
+    """``[data]``: folders above data sets, and the folder of any one set by its name."""
+
+    roots: tuple[Path, ...] = ()
+    sets: dict[str, Path] = {}
+    workers: int = Field(2, ge=0)  # loader processes per device, for the reference pipeline
+
+
+class MlflowSettings(Frozen):
+    """``[mlflow]``: by default an SQLite file in the store."""
+
+    enabled: bool = True
+    tracking_uri: str | None = None
+    experiment: str = "clever"
+
+
+class DeviceSettings(Frozen):
+    """``[devices]``: what one machine gives to ``clever run``."""
+
+    kind: str = Field("auto", pattern="^(auto|cpu|cuda)$")
+    max_devices: int | None = Field(None, ge=1)
+    max_batch_per_device: int | None = Field(None, ge=1)  # larger shares are accumulated
+    checkpoint_minutes: float = Field(5.0, gt=0)
+
+
+class Settings(Frozen):
+    store: Path = Path("runs")
+    profile: str = "smoke"
+    data: DataSettings = DataSettings()
+    mlflow: MlflowSettings = MlflowSettings()
+    devices: DeviceSettings = DeviceSettings()
+    source: str = "defaults"  # the file that was read
+
+    @cached_property
+    def locations(self) -> Locations:
+        return Locations(roots=self.data.roots, named=dict(self.data.sets))
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where MLflow lies: the given address, or an SQLite file in the store."""
+        return self.mlflow.tracking_uri or f"sqlite:///{self.store.absolute() / 'mlflow.db'}"
+
+
+def config_path(environment: Mapping[str, str]) -> Path | None:
+    """The file that is read: $CLEVER_CONFIG, ./clever.toml, or the one in the user's configuration folder."""
+    if given := environment.get("CLEVER_CONFIG"):
+        if not Path(given).is_file():
+            raise RequestError(f"CLEVER_CONFIG names {given}, which is no file")
+        return Path(given)
+    base = Path(environment.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return next((path for path in (Path("clever.toml"), base / "clever" / "clever.toml") if path.is_file()), None)
+
+
+def load(environment: Mapping[str, str] = os.environ, *, store: Path | None = None) -> Settings:
+    """Read the settings file, then the environment; ``store`` (from the command line) wins over both.
+
+    Raises RequestError with every mistake of the file at once.
+    """
+    path = config_path(environment)
+    values = _read(path) if path else {}
+    data = values.setdefault("data", {})
+    if isinstance(data, dict):
+        # `[data] imagenet100 = "/path"` names one set, beside the fields proper
+        proper = {key: data[key] for key in ("roots", "workers") if key in data}
+        sets = {key: value for key, value in data.items() if key not in proper and key != "sets"}
+        base = path.parent if path else Path()
+        roots = tuple(base / Path(root).expanduser() for root in proper.get("roots", ()))
+        if extra := environment.get("CLEVER_DATA"):
+            roots += tuple(Path(root) for root in extra.split(os.pathsep) if root)
+        paths = {key: base / Path(value).expanduser() for key, value in sets.items() if isinstance(value, str)}
+        values["data"] = {**proper, "roots": roots, "sets": {**sets, **paths}}
+    for variable, key in (("CLEVER_STORE", "store"), ("CLEVER_PROFILE", "profile")):
+        if environment.get(variable):
+            values[key] = environment[variable]
+    if environment.get("MLFLOW_TRACKING_URI"):
+        values["mlflow"] = {**values.get("mlflow", {}), "tracking_uri": environment["MLFLOW_TRACKING_URI"]}
+    if store is not None:
+        values["store"] = store
+    values["source"] = str(path) if path else "defaults"
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise RequestError(*(_describe(values["source"], problem) for problem in error.errors())) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RequestError(f"{path}: cannot be read: {error}") from None
+    values.pop("source", None)
+    return values
+
+
+def _describe(source: str, problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        section = Settings.model_fields.get(str(problem["loc"][0]))
+        model = section.annotation if section and len(problem["loc"]) > 1 else Settings
+        near = nearest(str(problem["loc"][-1]), [name for name in model.model_fields if name != "source"])
+        return f"{source}: unknown setting `{where}`" + (f"; did you mean `{near}`?" if near else "")
+    return f"{source}: {where}: {problem['msg']} (given: {problem['input']!r})"
