@@ -67,9 +67,11 @@ class Locations:
         facts = CATALOG.get(name)
         return [root / folder for root in self.roots for folder in (facts.folders if facts else ())]
 
-    def find(self, name: str) -> Path:
-        """The folder of ``name``; raises DataError with the places that were tried and the ways to mend it."""
+    def find(self, name: str) -> Path | None:
+        """The folder of ``name``, None for a set that needs no folder; raises DataError naming the places tried."""
         tried = self.candidates(name)
+        if not tried and name in CATALOG and CATALOG[name].layout == "digits":
+            return None
         for path in tried:
             if path.is_dir():
                 return path

@@ -66,6 +66,11 @@ class Study:
     controls: tuple[Control, ...]
     overrides: tuple[str, ...] = field(default=())  # what differs from the file itself, in words
 
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the grid's axes, in the file's order."""
+        return (*self.experiment.grid.product, *self.experiment.grid.zip)
+
     def tasks(self) -> Iterator[Task]:
         for point in self.points:
             yield from point.tasks()

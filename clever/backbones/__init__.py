@@ -1,0 +1,36 @@
+"""The backbones by name."""
+
+from clever.backbones.backbone import Backbone, invariant_dims
+from clever.backbones.resnet import BasicBlock, Bottleneck, ResNet
+from clever.backbones.vit import VisionTransformer
+from clever.names import Backbone as Name
+from clever.spec import BackboneShape
+
+__all__ = ["Backbone", "ResNet", "VisionTransformer", "build_backbone", "invariant_dims"]
+
+VITS = {
+    Name.VIT_TINY: {"dim": 192, "depth": 12, "heads": 3},
+    Name.VIT_SMALL: {"dim": 384, "depth": 12, "heads": 6},
+    Name.VIT_NANO: {"dim": 64, "depth": 4, "heads": 2},
+}
+RESNETS = {
+    Name.RESNET18: {"block": BasicBlock, "depths": (2, 2, 2, 2), "widths": (64, 128, 256, 512)},
+    Name.RESNET50: {"block": Bottleneck, "depths": (3, 4, 6, 3), "widths": (64, 128, 256, 512)},
+    # Few channels at full resolution, where a CPU spends its time; multiples of 8 fill its vector registers.
+    Name.RESNET_NANO: {"block": BasicBlock, "depths": (1, 1, 1, 1), "widths": (8, 24, 48, 96)},
+}
+
+
+def build_backbone(shape: BackboneShape, drop_path: float = 0.0) -> Backbone:
+    """The backbone of ``shape`` with fresh weights, drawn from torch's global generator.
+
+    ``drop_path`` is the rate of stochastic depth of a ViT's last block; ResNets have none. Raises ValueError where the
+    shape lacks what its kind of backbone needs.
+    """
+    if shape.name in VITS:
+        if shape.patch_size is None:
+            raise ValueError(f"backbone `{shape.name}` needs a patch_size")
+        return VisionTransformer(shape.image_size, shape.patch_size, **VITS[shape.name], drop_path=drop_path)
+    if shape.stem is None:
+        raise ValueError(f"backbone `{shape.name}` needs a stem")
+    return ResNet(**RESNETS[shape.name], stem=shape.stem)

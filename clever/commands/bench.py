@@ -1,0 +1,7 @@
+"""`clever bench`: the project's own measurements."""
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    pass

@@ -1,0 +1,187 @@
+"""How plans, states and tasks are laid out for people, each beside its machine-readable form."""
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clever.commands.request import Request
+from clever.files import read_json
+from clever.names import Action, State
+from clever.plan import Plan
+from clever.store import Store, read_metrics
+
+if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
+    from rich.table import Table
+
+    from clever.reports import Report
+
+View = tuple["RenderableType", Any]
+
+
+def open_store(folder: Path | None) -> Store:
+    from clever import settings
+
+    return Store(settings.load(os.environ, store=folder).store)
+
+
+def plan_view(plan: Plan) -> "Group":
+    from rich.console import Group
+
+    table = _table("task", "id", "action", "reason", "GPU-hours")
+    for planned in plan.tasks:
+        hours = "?" if planned.gpu_hours is None else f"{planned.gpu_hours:.2f}"
+        table.add_row(planned.label, planned.task.id, planned.action.value, planned.reason, hours)
+    counts = ", ".join(f"{number} {kind}" for kind, number in plan.counts.items())
+    todo = sum(planned.action is not Action.REUSE for planned in plan.tasks)
+    return Group(
+        table,
+        f"profile {plan.profile}: {counts}; {todo} to do, about {plan.gpu_hours:g} GPU-hours; {plan.shared} shared",
+    )
+
+
+def status_view(request: Request, report: "Report") -> "Group":
+    """The paper's own table with a state in each cell, and what runs."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from clever.reports import render
+
+    plan = request.plan()
+    table = _table("task", "id", "state", "progress", "reason")
+    for planned in plan.tasks:
+        status = planned.status
+        if status.state in (State.RUNNING, State.STALLED, State.FAILED):
+            progress = f"{status.unit or 'step'} {status.step} of {status.of}" if status.of else ""
+            table.add_row(planned.label, planned.task.id, status.state.value, progress, status.reason)
+    done = sum(planned.status.state is State.DONE for planned in plan.tasks)
+    parts: list[Any] = [Text.from_ansi(render(report, "rich", colour=True, states=True))]
+    if table.row_count:
+        parts.append(table)
+    return Group(*parts, f"{done} of {len(plan.tasks)} tasks done")
+
+
+def watch_status(request: Request) -> None:
+    """Redraw until every task is done or nothing is at work."""
+    from rich.live import Live
+
+    from clever.reports import build
+
+    with Live(refresh_per_second=2, transient=True) as live:
+        while True:
+            live.update(status_view(request, build(request.studies, request.store)))
+            states = [request.store.status(task).state for study in request.studies for task in study.tasks()]
+            if not any(state in (State.RUNNING, State.STALLED) for state in states):
+                return
+            time.sleep(2)
+
+
+def task_view(store: Store, word: str) -> View:
+    """Specification, state, result, provenance, run in MLflow and last losses of a task."""
+    from clever.run.tracking import find_run
+
+    found = store.find(word)
+    status = store.status(found.task)
+    machine = {
+        "id": found.task.id,
+        "folder": str(found.path),
+        "state": status.state.value,
+        "reason": status.reason,
+        "step": status.step,
+        "of": status.of,
+        "mlflow_run": find_run(found.path),
+        "document": found.task.document,
+        "result": store.result(found.task),
+        "failure": read_json(found.path / "failure.json"),
+        "provenance": read_json(found.path / "provenance.json"),
+        "metrics": read_metrics(found.path / "metrics.jsonl")[-3:],
+    }
+    table = _table("", "")
+    for key, value in _flat(machine):
+        table.add_row(key, str(value))
+    return table, machine
+
+
+def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return [pair for key, item in value.items() for pair in _flat(item, f"{prefix}.{key}" if prefix else str(key))]
+    return [(prefix, value)] if value is not None else []
+
+
+def experiments_view() -> View:
+    from clever.experiment import experiments, find_experiment, read_experiment
+
+    machine, table = [], _table("experiment", "title", "paper", "axes")
+    for name in experiments():
+        experiment = read_experiment(find_experiment(name)[1])
+        source = experiment.paper
+        where = f"Table {source.table}" if source.table else f"Figure {source.figure}" if source.figure else ""
+        axes = {key: [str(v) for v in values] for key, values in (experiment.grid.product | experiment.grid.zip).items()}
+        machine.append({"name": name, "title": experiment.title, "paper": where, "axes": axes})
+        table.add_row(name, experiment.title, where, "; ".join(f"{k}: {', '.join(v)}" for k, v in axes.items()))
+    return table, machine
+
+
+def profiles_view() -> View:
+    from clever.experiment import open_profile, profiles
+
+    machine, table = [], _table("profile", "title")
+    for name in profiles():
+        profile = open_profile(name)[1]
+        machine.append({"name": name, **profile.model_dump(mode="json")})
+        table.add_row(name, profile.title)
+    return table, machine
+
+
+def backbones_view() -> View:
+    """Parameters are counted on the built network; GFLOPs at 224 px are the paper's convention (Table 8)."""
+    from clever.backbones import build_backbone
+    from clever.names import Backbone, Stem
+    from clever.plan import FORWARD_GMACS
+    from clever.spec import BackboneShape
+
+    machine, table = [], _table("backbone", "parameters", "GFLOPs at 224 px", "dimensions", "probe reads")
+    for name in Backbone:
+        vit = name.startswith("vit")
+        shape = BackboneShape(
+            name=name, image_size=224, patch_size=16 if vit else None, stem=None if vit else Stem.STANDARD
+        )
+        backbone = build_backbone(shape)
+        count = sum(parameter.numel() for parameter in backbone.parameters())
+        nano = name.endswith("nano")
+        row = {
+            "name": name.value,
+            "parameters": count,
+            "gflops": None if nano else FORWARD_GMACS[name],
+            "dim": backbone.dim,
+            "probe_dim": backbone.probe_dim,
+        }
+        machine.append(row)
+        gflops = "" if nano else f"{FORWARD_GMACS[name]:.4f}"
+        table.add_row(name.value, f"{count:,}", gflops, str(backbone.dim), str(backbone.probe_dim))
+    return table, machine
+
+
+def methods_view() -> View:
+    from clever.names import Recipe
+    from clever.recipes import RECIPES
+
+    machine, table = [], _table("method", "recipe", "hyper-parameters")
+    for method, model in RECIPES.items():
+        for recipe in Recipe:
+            values = model(recipe=recipe).model_dump(mode="json")
+            machine.append({"name": method.value, "recipe": recipe.value, "hyper": values})
+            words = ", ".join(f"{key} {value}" for key, value in values.items() if key != "recipe")
+            table.add_row(method.value, recipe.value, words)
+    return table, machine
+
+
+def _table(*columns: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_header=any(columns))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

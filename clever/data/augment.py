@@ -1,0 +1,184 @@
+"""What pre-training sees: the facts of every augmentation, and torchvision's way of making one view."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from clever.data import ops
+from clever.names import Augmentation
+
+PAPER_SIDE = 224  # the crop for which the paper's elastic and blur strengths are meant
+SMALL_SIDE = 96  # crops below it get strengths in proportion; 96 and 224 keep the paper's numbers
+MAX_DEGREES = 90.0
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Mirror left and right."""
+
+    chance: float
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Turn by -degrees..degrees about the centre: nearest neighbour, black outside (appendix 5.3)."""
+
+    chance: float
+    degrees: float = MAX_DEGREES
+
+
+@dataclass(frozen=True)
+class Elastic:
+    """Displace pixels by smoothed noise: ``alpha`` strength and ``sigma`` smoothness in pixels, black outside."""
+
+    chance: float
+    alpha: float
+    sigma: float
+
+    @property
+    def radius(self) -> int:
+        """Of the smoothing kernel, as in torchvision's ElasticTransform."""
+        return int(8 * self.sigma + 1) // 2
+
+
+@dataclass(frozen=True)
+class Colour:
+    """Jitter brightness, contrast, saturation (factors 1 - x..1 + x) and hue (-x..x turns) in random order."""
+
+    chance: float
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+
+
+@dataclass(frozen=True)
+class Greyscale:
+    """Replace the colours by their luminance."""
+
+    chance: float
+
+
+@dataclass(frozen=True)
+class Blur:
+    """Gaussian blur with a standard deviation of low..high pixels."""
+
+    chance: float
+    low: float
+    high: float
+
+    @property
+    def radius(self) -> int:
+        """Of the kernel: every pixel that weighs at least 1e-4 of the centre; 0 where blurring changes nothing."""
+        return int(4.3 * self.high)
+
+
+@dataclass(frozen=True)
+class Solarize:
+    """Invert every value from one half upwards."""
+
+    chance: float
+
+
+Operation = Flip | Rotation | Elastic | Colour | Greyscale | Blur | Solarize
+
+
+@dataclass(frozen=True)
+class ViewRecipe:
+    """One view of an image: a random resized crop, operations in order, and ImageNet's normalisation."""
+
+    group: str  # views of one group are stacked; they differ in nothing but the chances of their operations
+    size: int  # side of the view in pixels
+    scale: tuple[float, float]  # area of the crop as a share of the image
+    interpolation: str  # bicubic | bilinear, both with antialiasing
+    operations: tuple[Operation, ...] = ()
+
+
+def elastic(side: int, chance: float) -> Elastic:
+    """Paper: alpha 100, sigma 5. Small sides keep the same displacement relative to the side."""
+    if side >= SMALL_SIDE:
+        return Elastic(chance, alpha=100.0, sigma=5.0)
+    ratio = side / PAPER_SIDE
+    return Elastic(chance, alpha=100.0 * ratio**2, sigma=max(0.7, 5.0 * ratio))
+
+
+def blur(side: int, chance: float) -> Blur:
+    """Released code: sigma .1-2; small sides in proportion."""
+    ratio = 1.0 if side >= SMALL_SIDE else side / PAPER_SIDE
+    return Blur(chance, low=0.1 * ratio, high=2.0 * ratio)
+
+
+def view_recipes(
+    augmentation: Augmentation,
+    *,
+    global_size: int,
+    local_size: int,
+    local_crops: int,
+    global_scale: tuple[float, float],
+    local_scale: tuple[float, float],
+) -> tuple[ViewRecipe, ...]:
+    """DINO's views under BAug, CAug or CAug+ (paper, section 4.1 and appendix 5.3): two global ones, then the local ones.
+
+    CAug adds a rotation of every view right after the flip; CAug+ adds an elastic transform right after the rotation.
+    """
+
+    def view(group: str, size: int, scale: tuple[float, float], blurred: float, solarized: float) -> ViewRecipe:
+        geometry: tuple[Operation, ...] = (Flip(0.5),)
+        if augmentation in (Augmentation.CAUG, Augmentation.CAUG_PLUS):
+            geometry += (Rotation(1.0),)
+        if augmentation == Augmentation.CAUG_PLUS:
+            geometry += (elastic(size, 0.5),)
+        colour = (Colour(0.8, 0.4, 0.4, 0.2, 0.1), Greyscale(0.2), blur(size, blurred), Solarize(solarized))
+        return ViewRecipe(group, size, tuple(scale), "bicubic", geometry + colour)
+
+    return (
+        view("global", global_size, global_scale, blurred=1.0, solarized=0.0),
+        view("global", global_size, global_scale, blurred=0.1, solarized=0.2),
+        *(view("local", local_size, local_scale, blurred=0.5, solarized=0.0) for _ in range(local_crops)),
+    )
+
+
+def probe_recipe(size: int, scale: tuple[float, float]) -> ViewRecipe:
+    """The linear probe's training view: random resized crop (bilinear, torchvision's default) and flip."""
+    return ViewRecipe("probe", size, tuple(scale), "bilinear", (Flip(0.5),))
+
+
+def reference_view(recipe: ViewRecipe, image: Tensor, seed: int) -> Tensor:
+    """One view (3, size, size), float32 and normalised, of a uint8 image (3, H, W), by torchvision on a PIL image.
+
+    A pure function of its arguments: torch's own CPU generator is put back as it was.
+    """
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would touch the accelerator's generator as well
+        return ops.normalise(_reference(recipe)(image))
+
+
+@lru_cache(maxsize=64)
+def _reference(recipe: ViewRecipe):  # noqa: ANN202 - torchvision is imported late
+    from torchvision.transforms import InterpolationMode, v2
+
+    crop = v2.RandomResizedCrop(recipe.size, recipe.scale, interpolation=InterpolationMode(recipe.interpolation))
+    steps = [v2.RandomApply([_reference_operation(each)], p=each.chance) for each in recipe.operations]
+    return v2.Compose([v2.ToPILImage(), crop, *steps, v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
+
+
+def _reference_operation(operation: Operation):  # noqa: ANN202
+    from torchvision.transforms import v2
+
+    match operation:
+        case Flip():
+            return v2.RandomHorizontalFlip(p=1.0)
+        case Rotation():
+            return v2.RandomRotation(operation.degrees)
+        case Elastic():
+            return v2.ElasticTransform(operation.alpha, operation.sigma)
+        case Colour():
+            return v2.ColorJitter(operation.brightness, operation.contrast, operation.saturation, operation.hue)
+        case Greyscale():
+            return v2.Grayscale(num_output_channels=3)
+        case Blur():
+            return v2.GaussianBlur(2 * operation.radius + 1, (operation.low, operation.high))
+        case Solarize():
+            return v2.RandomSolarize(threshold=128, p=1.0)

@@ -1,0 +1,126 @@
+"""The exclusive right to work on a task: numbered files made with O_EXCL, the highest number counts.
+
+A lease is never deleted or overwritten by anybody but its holder, so a takeover is one exclusive creation of the next
+number: of several processes that try it at once exactly one wins, on network disks too.
+"""
+
+import json
+import os
+import re
+import socket
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from clever.files import write_json
+
+STALE_AFTER_SECONDS = 600.0
+_NAME = re.compile(r"lease-(\d+)\.json")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease; ``started`` tells a process from a later one with the same pid."""
+
+    host: str
+    pid: int
+    started: str
+    time: float
+    job: str | None = None
+    released: bool = False
+
+    @classmethod
+    def me(cls, job: str | None = None) -> "Holder":
+        return cls(host(), os.getpid(), process_started(os.getpid()) or "", time.time(), job)
+
+    def here(self) -> bool:
+        return self.host == host()
+
+    def alive(self, heartbeat: float | None) -> bool:
+        """Is the holder still at work? Asked of the process where it runs on this host, else of the heartbeat."""
+        if self.released:
+            return False
+        if self.here():
+            return process_started(self.pid) == self.started
+        return time.time() - max(self.time, heartbeat or 0.0) < STALE_AFTER_SECONDS
+
+
+def host() -> str:
+    """Host name and boot: a process cannot have survived a reboot."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+    except OSError:
+        boot = "-"
+    return f"{socket.gethostname()}/{boot}"
+
+
+def process_started(pid: int) -> str | None:
+    """A word that identifies the process's start; None if there is no such process (or it is a zombie)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else fields[19]
+    except FileNotFoundError:
+        if Path("/proc/self").exists():
+            return None
+    except (OSError, IndexError):
+        return None
+    try:  # a system without /proc: existence is all we can ask for
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return "unknown"
+
+
+def _newest(folder: Path) -> tuple[int, Path | None]:
+    numbers = [int(match[1]) for path in folder.glob("lease-*.json") if (match := _NAME.fullmatch(path.name))]
+    return (max(numbers), folder / f"lease-{max(numbers)}.json") if numbers else (0, None)
+
+
+def _read(path: Path) -> Holder | None:
+    try:
+        return Holder(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError):
+        # Made, but not written yet: somebody is just taking it, unless that was long ago.
+        written = path.stat().st_mtime
+        return Holder("unknown", 0, "", written) if time.time() - written < 60 else None
+
+
+def holder(folder: Path) -> Holder | None:
+    """Who took the newest lease on the task in ``folder``, dead or alive; None if nobody or it was given back."""
+    _, path = _newest(folder)
+    found = _read(path) if path else None
+    return None if found is None or found.released else found
+
+
+class Lease:
+    """A lease held by this process."""
+
+    def __init__(self, path: Path, me: Holder):
+        self.path, self.me = path, me
+
+    @classmethod
+    def take(cls, folder: Path, heartbeat: float | None = None, job: str | None = None) -> "Lease | None":
+        """Take the lease on ``folder``; None if a live process has it or another one was faster."""
+        folder.mkdir(parents=True, exist_ok=True)
+        number, newest = _newest(folder)
+        current = _read(newest) if newest else None
+        if current is not None and current.alive(heartbeat):
+            return None
+        me = Holder.me(job)
+        path = folder / f"lease-{number + 1}.json"
+        try:
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            return None
+        with os.fdopen(handle, "w") as file:
+            json.dump(asdict(me), file)
+            file.flush()
+            os.fsync(file.fileno())
+        return cls(path, me)
+
+    def release(self) -> None:
+        write_json(self.path, {**asdict(self.me), "released": True})

@@ -1,0 +1,188 @@
+"""The de-duplicated graph of tasks that the asked-for tables need, each with an action, its reason and its cost."""
+
+import graphlib
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from clever.catalog import CATALOG
+from clever.grid import Study
+from clever.names import LABELS, Action, Backbone, State, TaskKind
+from clever.spec import PretrainSpec, Task
+from clever.store import Store, TaskStatus
+
+# Multiply-accumulates of one forward pass at 224 px, in 1e9 (convention of the paper's Table 8); patch 16 for a ViT.
+# The nano sizes are our own and only need their order of magnitude here.
+FORWARD_GMACS = {
+    Backbone.VIT_TINY: 1.2582,
+    Backbone.VIT_SMALL: 4.6080,
+    Backbone.RESNET18: 1.8260,
+    Backbone.RESNET50: 4.1428,
+    Backbone.VIT_NANO: 0.05,
+    Backbone.RESNET_NANO: 0.05,
+}
+# Appendix 5.2: 3.5 hours for 100 epochs of ViT-S on ImageNet-100 with four A100s.
+PAPER_GPU_HOURS, PAPER_EPOCHS, PAPER_IMAGES = 3.5 * 4, 100, 126_689
+
+
+@dataclass(frozen=True)
+class PlannedTask:
+    task: Task
+    label: str
+    targets: tuple[str, ...]
+    action: Action
+    reason: str
+    gpu_hours: float | None  # of what is still to be done; None where the data set's size is unknown
+    status: TaskStatus
+
+
+@dataclass(frozen=True)
+class Plan:
+    profile: str
+    targets: tuple[str, ...]
+    tasks: tuple[PlannedTask, ...]  # parents before children
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return dict(Counter(str(planned.task.kind) for planned in self.tasks))
+
+    @property
+    def shared(self) -> int:
+        """How many tasks are wanted by more than one target."""
+        return sum(len(planned.targets) > 1 for planned in self.tasks)
+
+    @property
+    def gpu_hours(self) -> float:
+        return round(sum(planned.gpu_hours or 0.0 for planned in self.tasks), 2)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "profile": self.profile,
+            "targets": list(self.targets),
+            "tasks": [
+                {
+                    "id": planned.task.id,
+                    "kind": planned.task.kind.value,
+                    "label": planned.label,
+                    "needs": list(planned.task.needs),
+                    "action": planned.action.value,
+                    "reason": planned.reason,
+                    "gpu_hours": None if planned.gpu_hours is None else round(planned.gpu_hours, 4),
+                }
+                for planned in self.tasks
+            ],
+            "counts": self.counts,
+            "shared": self.shared,
+            "gpu_hours": self.gpu_hours,
+        }
+
+
+def make(studies: Sequence[Study], profile: str, store: Store) -> Plan:
+    """Merge the studies' tasks and decide what is to be done with each, from the store alone."""
+    tasks: dict[str, Task] = {}
+    labels: dict[str, str] = {}
+    targets: dict[str, list[str]] = {}
+    for study in studies:
+        for task, label in _labelled(study):
+            tasks.setdefault(task.id, task)
+            labels.setdefault(task.id, label)
+            if study.name not in targets.setdefault(task.id, []):
+                targets[task.id].append(study.name)
+    order = graphlib.TopologicalSorter({key: task.needs for key, task in tasks.items()}).static_order()
+    statuses = {key: store.status(task) for key, task in tasks.items()}
+    rate = _measured_rate(tasks.values(), store)
+    planned = []
+    for key in order:
+        task, status = tasks[key], statuses[key]
+        action, reason = _decide(task, status, labels, statuses, store)
+        hours = 0.0 if action is Action.REUSE else _gpu_hours(task, rate)
+        planned.append(PlannedTask(task, labels[key], tuple(targets[key]), action, reason, hours, status))
+    return Plan(profile, tuple(study.name for study in studies), tuple(planned))
+
+
+def _labelled(study: Study) -> Iterable[tuple[Task, str]]:
+    for point in study.points:
+        words = (point.coordinates[axis] for axis in study.axes)
+        names = [LABELS.get(word, word).partition(" (")[0] for word in words]
+        seed = f" seed {point.coordinates['seed']}" if point.coordinates["seed"] != "0" else ""
+        for task in point.tasks():
+            yield task, f"{task.kind} {'/'.join(names)}{seed}"
+    for control in study.controls:
+        yield control.probe, f"probe {control.label}"
+
+
+def _decide(
+    task: Task, status: TaskStatus, labels: dict[str, str], statuses: dict[str, TaskStatus], store: Store
+) -> tuple[Action, str]:
+    if status.state is State.DONE:
+        stale = (store.done(task) or {}).get("code") not in (None, code_version())
+        return Action.REUSE, "stale: code changed" if stale else "done"
+    if status.state in (State.RUNNING, State.STALLED):
+        return Action.ATTACH, status.reason
+    if status.state is State.FAILED:
+        return Action.RETRY, status.reason
+    waiting = [labels[key] for key in task.needs if statuses[key].state is not State.DONE]
+    if waiting:
+        return Action.SUBMIT, f"after {', '.join(waiting)}"
+    return Action.SUBMIT, status.reason
+
+
+@cache
+def code_version() -> str:
+    """A hash of the code that computes numbers; recorded with every result, so that older ones show as stale."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for part in ("data", "backbones", "methods", "train", "evaluate"):
+        for path in sorted((root / part).rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _gpu_hours(task: Task, rate: float) -> float | None:
+    work = _work(task.spec)
+    return None if work is None else work / rate
+
+
+def _work(spec: Any) -> float | None:
+    """Forward passes' multiply-accumulates of a task in 1e9; a backward pass counts as two forward passes."""
+    facts = CATALOG.get(spec.dataset)
+    if facts is None:
+        return None
+    train, test = (min(n, spec.subset or n) for n in (facts.train, facts.test))
+    if spec.kind is TaskKind.PRETRAIN:
+        return train * spec.epochs * _work_per_image(spec)
+    forward = _forward(spec.shape.name, spec.crop_size, spec.shape.patch_size or 16)
+    if spec.kind is TaskKind.PROBE:
+        return (train * spec.epochs + test) * forward
+    return 5 * spec.passes * test * forward
+
+
+def _work_per_image(spec: PretrainSpec) -> float:
+    globals_ = 2 * _forward(spec.backbone, spec.global_size, spec.patch_size)
+    locals_ = spec.local_crops * _forward(spec.backbone, spec.local_size, spec.patch_size)
+    return 3 * (globals_ + locals_) + globals_  # student forward and backward, teacher forward
+
+
+def _forward(backbone: Backbone, side: int, patch: int) -> float:
+    tokens = 16 / patch if backbone.startswith("vit") else 1.0
+    return FORWARD_GMACS[backbone] * (side / 224 * tokens) ** 2
+
+
+def _paper_rate() -> float:
+    """Work per GPU-hour behind the paper's own figure."""
+    per_image = 4 * 2 * _forward(Backbone.VIT_SMALL, 224, 16) + 3 * 8 * _forward(Backbone.VIT_SMALL, 96, 16)
+    return PAPER_IMAGES * PAPER_EPOCHS * per_image / PAPER_GPU_HOURS
+
+
+def _measured_rate(tasks: Iterable[Task], store: Store) -> float:
+    """Work per GPU-hour of the finished pre-trainings that ran on a GPU; the paper's where there are none."""
+    work = hours = 0.0
+    for task in tasks:
+        if task.kind is TaskKind.PRETRAIN and (done := store.done(task)) and done.get("gpu_seconds"):
+            work += _work(task.spec) or 0.0
+            hours += done["gpu_seconds"] / 3600
+    return work / hours if work and hours else _paper_rate()

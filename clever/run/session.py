@@ -1,0 +1,68 @@
+"""One `clever run`: devices, executor, display and tracker around the launcher."""
+
+import dataclasses
+import signal
+import subprocess
+from typing import Any
+
+from clever.commands.out import Out
+from clever.commands.request import Request
+from clever.names import State, TaskKind
+from clever.plan import Plan
+from clever.run import tracking
+from clever.run.devices import available
+from clever.run.display import display
+from clever.run.executor import LocalExecutor
+from clever.run.launcher import Launcher
+
+
+def carry_out(request: Request, plan: Plan, out: Out) -> tuple[int, dict[str, str]]:
+    """Run the plan on this machine: the exit code, and why tasks failed."""
+    threads = max((planned.task.spec.threads for planned in plan.tasks), default=1)
+    devices = available(request.settings.devices, threads)
+    wanted: dict[TaskKind, str] = {}
+    for study in request.studies:
+        wanted |= study.profile.devices
+    launcher = Launcher(plan, request.store, LocalExecutor(request.store.root), devices, wanted)
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: workers save first
+    tracker = _start_tracker(request, plan)
+    try:
+        with display(out.quiet) as show:
+            code = launcher.run(show)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        if tracker is not None:
+            tracking.finish(tracker, out.say)
+    return code, launcher.progress.failures
+
+
+def failed_part(plan: Plan) -> Plan:
+    """The plan's failed tasks, those below them, and the finished tasks that these read from."""
+    chosen: set[str] = set()
+    for planned in plan.tasks:
+        if planned.status.state is State.FAILED or chosen & set(planned.task.needs):
+            chosen.add(planned.task.id)
+    by_id = {planned.task.id: planned for planned in plan.tasks}
+    for planned in reversed(plan.tasks):
+        if planned.task.id in chosen:
+            chosen |= set(planned.task.needs)
+    return dataclasses.replace(plan, tasks=tuple(by_id[key] for key in by_id if key in chosen))
+
+
+def _start_tracker(request: Request, plan: Plan) -> "subprocess.Popen[bytes] | None":
+    if not request.settings.mlflow.enabled:
+        return None
+    settings = request.settings
+    tasks = [
+        tracking.TrackedTask(planned.task.folder, planned.label, _tags(planned.targets, plan.profile, planned.task.spec))
+        for planned in plan.tasks
+    ]
+    return tracking.start(request.store.root, settings.tracking_uri, settings.mlflow.experiment, tasks)
+
+
+def _tags(targets: tuple[str, ...], profile: str, spec: Any) -> dict[str, str]:
+    tags = {"clever.tables": ",".join(targets), "clever.profile": profile, "dataset": spec.dataset}
+    for key in ("method", "backbone", "augmentation"):
+        if hasattr(spec, key):
+            tags[key] = str(getattr(spec, key))
+    return tags

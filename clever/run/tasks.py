@@ -1,0 +1,162 @@
+"""What each kind of task does: open its inputs, call the library, hand the result to the store."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clever.data.datasets import Images, open_images
+from clever.evaluate.perturbed import perturbed
+from clever.evaluate.probe import probe
+from clever.files import write_json
+from clever.names import TaskKind
+from clever.plan import code_version
+from clever.run.provenance import provenance
+from clever.settings import Settings
+from clever.spec import AnySpec, Task
+from clever.store import MetricsFile, Store, TaskFolder
+from clever.train.checkpoint import Preempted as Interrupted
+from clever.train.launch import Seat, launch
+from clever.train.pretrain import pretrain
+
+__all__ = ["Interrupted", "Work", "run"]
+
+WEIGHTS, HEADS = "weights.pt", "heads.pt"
+SPLITS = {
+    TaskKind.PRETRAIN: ("train",),
+    TaskKind.PROBE: ("train", "test"),
+    TaskKind.PERTURBED: ("test",),
+}
+MADE = {TaskKind.PRETRAIN: (WEIGHTS,), TaskKind.PROBE: (HEADS,), TaskKind.PERTURBED: ()}
+log = logging.getLogger("clever")
+
+
+@dataclass(frozen=True)
+class Work:
+    """A task whose lease we hold, and what it may use."""
+
+    found: TaskFolder
+    settings: Settings
+    device: str  # "cpu", "cuda:1", or "cuda" for the first `devices` GPUs
+    devices: int
+    progress: Callable[[dict[str, Any]], None]
+
+    @property
+    def task(self) -> Task:
+        return self.found.task
+
+    @property
+    def first_device(self) -> str:
+        return "cuda:0" if self.device == "cuda" else self.device
+
+
+def run(work: Work, should_stop: Callable[[], bool]) -> None:
+    """Do the task and mark it done. Raises Interrupted when it was stopped after saving."""
+    began = time.time()
+    store, folder, spec = Store(work.settings.store), work.found.path, work.task.spec
+    images = {split: _open(spec, split, work.settings) for split in SPLITS[work.task.kind]}
+    for split, opened in images.items():
+        store.check_fingerprint(spec.dataset, split, opened.fingerprint)
+    fingerprints = {f"{spec.dataset}/{split}": opened.fingerprint for split, opened in images.items()}
+    write_json(folder / "provenance.json", provenance(work.first_device, work.devices, fingerprints))
+    if work.task.kind is TaskKind.PRETRAIN:
+        result = _pretrain(work, images["train"], should_stop)
+    elif work.task.kind is TaskKind.PROBE:
+        result = _probe(work, store, images["train"], images["test"], should_stop)
+    else:
+        result = _perturbed(work, store, images["test"])
+    seconds = time.time() - began
+    # a resumed pre-training counts the time before its interruption too
+    gpu_seconds = result.get("seconds", seconds) * work.devices if work.device.startswith("cuda") else None
+    cost = {"seconds": seconds, "gpu_seconds": gpu_seconds}
+    store.finish(folder, result, MADE[work.task.kind], code=code_version(), **cost)
+
+
+def _open(spec: AnySpec, split: str, settings: Settings) -> Images:
+    return open_images(spec.dataset, split, settings.locations, image_size=spec.image_size, subset=spec.subset)
+
+
+def _pretrain(work: Work, images: Images, should_stop: Callable[[], bool]) -> dict[str, Any]:
+    if work.devices == 1:
+        return _pretrain_rank(Seat(0, 1, work.first_device, should_stop), work, images)
+    kind = work.device.partition(":")[0]
+    return launch(_pretrain_rank, (work,), world=work.devices, device=kind, should_stop=should_stop)
+
+
+def _pretrain_rank(seat: Seat, work: Work, images: Images | None = None) -> dict[str, Any]:
+    """One rank's share; rank 0 alone writes. Runs in a process of its own where there are several."""
+    settings, spec = work.settings, work.task.spec
+    leads = seat.rank == 0
+    return pretrain(
+        spec,
+        images or _open(spec, "train", settings),
+        work.found.path,
+        _metrics(work) if leads else _nothing,
+        device=seat.device,
+        rank=seat.rank,
+        world=seat.world,
+        workers=settings.data.workers,
+        max_batch_per_device=settings.devices.max_batch_per_device,
+        checkpoint_minutes=settings.devices.checkpoint_minutes,
+        should_stop=seat.should_stop,
+        progress=work.progress if leads else _nothing,
+    )
+
+
+def _probe(
+    work: Work, store: Store, train: Images, test: Images, should_stop: Callable[[], bool]
+) -> dict[str, Any]:
+    weights = _parent(store, work.task, WEIGHTS).path / WEIGHTS if work.task.needs else None
+    return probe(
+        work.task.spec,
+        weights,
+        train,
+        test,
+        work.found.path,
+        _metrics(work),
+        device=work.first_device,
+        workers=work.settings.data.workers,
+        checkpoint_minutes=work.settings.devices.checkpoint_minutes,
+        should_stop=should_stop,
+        progress=work.progress,
+    )
+
+
+def _perturbed(work: Work, store: Store, test: Images) -> dict[str, Any]:
+    heads = _parent(store, work.task, HEADS)
+    weights = _parent(store, heads.task, WEIGHTS)
+    return perturbed(
+        work.task.spec,
+        weights.path / WEIGHTS,
+        heads.path / HEADS,
+        test,
+        _metrics(work),
+        device=work.first_device,
+        workers=work.settings.data.workers,
+        progress=work.progress,
+    )
+
+
+def _parent(store: Store, task: Task, file: str) -> TaskFolder:
+    """The one task that ``task`` reads ``file`` from, checked to be whole."""
+    (need,) = task.needs
+    parent = store.by_id(need)
+    store.check_parent(parent.task, (file,))
+    return parent
+
+
+def _metrics(work: Work) -> Callable[[int, dict[str, float]], None]:
+    """Logs to metrics.jsonl, which is the truth, and to the task's log for people."""
+    metrics = MetricsFile(work.found.path / "metrics.jsonl")
+
+    def write(step: int, values: dict[str, float]) -> None:
+        metrics.log(step, values)
+        log.info("%d: %s", step, ", ".join(f"{key} {value:.5g}" for key, value in values.items()))
+
+    return write
+
+
+def _nothing(*_: Any) -> None:
+    pass

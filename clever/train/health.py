@@ -1,0 +1,64 @@
+"""Watches a run's numbers and says when it has gone wrong: NaN, a collapsed part, a loss that stays at ln K."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+COLLAPSED = -6.0  # log10 of the share of its first value below which a norm counts as gone
+NEAR = 0.01  # nats; a base loss so close to ln K says that teacher or student cannot tell prototypes apart
+LONG_STEPS = 200  # small runs may well stay near ln K for tens of steps
+LONG_SHARE = 0.5  # of the steps after warm-up
+
+
+class Diverged(Exception):
+    """A run that cannot come to anything; the message says why."""
+
+
+@dataclass
+class Health:
+    """What was seen so far. The same on every rank, and part of the checkpoint."""
+
+    total_steps: int
+    warmup_steps: int
+    first: dict[str, float] = field(default_factory=dict)  # the first values of the log10 norms
+    seen_to: int = 0  # step
+    followed: int = 0  # steps since warm-up
+    at_ln_k: int = 0  # steps among them with a base loss near ln K
+
+    def check(self, step: int, terms: dict[str, float], numbers: dict[str, float]) -> None:
+        """Take the losses and the method's health numbers after ``step`` steps. Raises Diverged."""
+        self.check_loss(step, terms["loss"])
+        for name in (name for name in numbers if name.startswith("log10_")):
+            share = numbers[name] - self.first.setdefault(name, numbers[name])
+            if math.isnan(share) or share < COLLAPSED:
+                raise Diverged(f"{name} is {numbers[name]:.3g} at step {step}: it collapsed from {self.first[name]:.3g}")
+        self._follow(step, near=abs(terms["base"] - numbers["ln_k"]) < NEAR)
+
+    def check_loss(self, step: int, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise Diverged(f"loss is {'NaN' if math.isnan(loss) else 'infinite'} at step {step}")
+
+    def _follow(self, step: int, near: bool) -> None:
+        new = step - max(self.seen_to, self.warmup_steps)
+        if new > 0:
+            self.followed += new
+            self.at_ln_k += new * near
+        self.seen_to = step
+
+    def warnings(self) -> list[str]:
+        """What the finished run's reader should know. Raises Diverged where the loss never left ln K."""
+        after_warmup = self.total_steps - self.warmup_steps
+        if self.at_ln_k < max(LONG_STEPS, LONG_SHARE * after_warmup):
+            return []
+        found = f"the base loss was at ln K, where nothing is learnt, in {self.at_ln_k} of {after_warmup} steps"
+        if self.at_ln_k == self.followed:
+            raise Diverged(f"{found} after warm-up: it never left it")
+        return [f"{found} after warm-up"]
+
+    def state(self) -> dict[str, Any]:
+        return {"first": dict(self.first), "seen": [self.seen_to, self.followed, self.at_ln_k]}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.first = dict(state["first"])
+        self.seen_to, self.followed, self.at_ln_k = state["seen"]
+

@@ -1,0 +1,142 @@
+"""What a page of results holds, free of any format: every renderer reads these classes and nothing else."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from clever.names import State, Verdict
+from clever.spec import Task
+from clever.store import TaskStatus
+
+
+class Results(Protocol):
+    """What reports need of a store. They never write."""
+
+    def result(self, task: Task) -> dict | None: ...
+
+    def status(self, task: Task) -> TaskStatus: ...
+
+
+@dataclass(frozen=True)
+class Column:
+    key: str
+    label: str
+    span: tuple[str, ...] = ()  # headings above the label
+    unit: str = "percent"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place of a table: our number, the paper's, and how far the work behind it has come.
+
+    Several seeds give a mean and the sample standard deviation. While some of them are unfinished, ``value`` is the mean of the ``n`` that are
+    there and ``state`` is not ``done``; with none it is None, and no other number ever stands in for it.
+    """
+
+    state: State
+    value: float | None = None
+    text: str | None = None  # of cells that hold words instead of a number
+    std: float | None = None
+    n: int = 0  # seeds measured
+    planned: int = 0  # seeds asked for
+    images: int | None = None  # test images behind each score
+    paper: float | None = None
+    paper_bold: bool = False
+    source: str | None = None  # of the paper's number: authors | literature
+    delta: float | None = None  # ours less the paper's; in profile `paper` alone
+    gain: float | None = None  # ours less ours in the group's first row
+    paper_gain: float | None = None  # the same of the paper's numbers
+    best: bool = False  # the best of its group, where the experiment file asks for bold
+    tasks: tuple[str, ...] = ()  # ids of all tasks behind it, in the order of work
+    task: str | None = None  # id of the least advanced of them, whose status this is:
+    status: TaskStatus = TaskStatus(State.DONE)
+
+
+@dataclass(frozen=True)
+class Row:
+    key: str
+    group: str | None  # heading of the rows that are compared with one another, as the paper prints it
+    label: str
+    coordinates: dict[str, str]
+    cells: dict[str, Cell]
+
+
+@dataclass(frozen=True)
+class ControlLine:
+    """The probe of an untrained backbone beside the same probe of the grid's first point: top-1, clean images."""
+
+    label: str
+    cell: Cell
+    beside_label: str
+    beside: Cell
+
+    @property
+    def gain(self) -> float | None:
+        """What pre-training adds, in points."""
+        if self.cell.value is None or self.beside.value is None:
+            return None
+        return self.beside.value - self.cell.value
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    title: str
+    metric: str
+    reference: str | None  # the paper's table, "Table 3"
+    profile: str
+    profile_title: str
+    overrides: tuple[str, ...]
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    controls: tuple[ControlLine, ...] = ()
+
+    def groups(self) -> dict[str | None, list[Row]]:
+        """The rows by their heading, in order."""
+        result: dict[str | None, list[Row]] = {}
+        for row in self.rows:
+            result.setdefault(row.group, []).append(row)
+        return result
+
+    def cells(self) -> list[Cell]:
+        return [cell for row in self.rows for cell in row.cells.values()]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One comparison of a claim: ``left`` should be greater than ``right``."""
+
+    label: str  # which combination of the claim's `each`
+    left: float | None
+    right: float | None
+    margin: float | None  # a smaller difference decides nothing
+    verdict: Verdict
+    missing: str = ""  # what is not there, in words
+
+    @property
+    def difference(self) -> float | None:
+        return None if self.left is None or self.right is None else self.left - self.right
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A claim of the paper with its verdict."""
+
+    id: str
+    text: str
+    where: str
+    table: str
+    verdict: Verdict
+    evidence: str
+    pairs: tuple[Pair, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """Tables and judged claims of one profile; with no tables, the claims alone."""
+
+    profile: str
+    profile_title: str
+    tables: tuple[Table, ...] = ()
+    claims: tuple[Judgement, ...] = ()
+    on: str = "store"  # whose numbers the claims were judged on: store | paper
+    overrides: tuple[str, ...] = field(default=())  # of all its studies

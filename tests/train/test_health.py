@@ -1,0 +1,77 @@
+"""What counts as diverged, what as a warning, and what is only a slow start."""
+
+import math
+
+import pytest
+
+from clever.train.health import Diverged, Health
+
+LN_K = math.log(256)
+
+
+def see(health: Health, step: int, base: float = 3.0, loss: float = 3.0, **log10) -> None:
+    health.check(step, {"loss": loss, "base": base}, {"ln_k": LN_K, **{f"log10_{k}": v for k, v in log10.items()}})
+
+
+def run(total: int, warmup: int, at_ln_k: range) -> Health:
+    """A run that is read every ten steps and whose base loss is at ln K at the given steps."""
+    health = Health(total, warmup)
+    for step in range(10, total + 1, 10):
+        see(health, step, base=LN_K + 0.001 if step in at_ln_k else LN_K - 0.5)
+    return health
+
+
+@pytest.mark.parametrize(("loss", "word"), [(math.nan, "NaN"), (math.inf, "infinite")])
+def test_a_loss_that_is_no_number_is_named_with_its_step(loss, word):
+    with pytest.raises(Diverged, match=f"loss is {word} at step 12"):
+        see(Health(100, 10), 12, loss=loss)
+
+
+def test_a_norm_that_falls_below_a_millionth_of_its_start_is_a_collapse():
+    health = Health(100, 10)
+    see(health, 1, h_ef=1.5, h_ir=1.5)
+    see(health, 10, h_ef=-4.4, h_ir=1.5)
+    with pytest.raises(Diverged, match=r"log10_h_ef .* step 20"):
+        see(health, 20, h_ef=-4.6, h_ir=1.5)
+
+
+def test_a_norm_of_zero_is_a_collapse():
+    health = Health(100, 10)
+    see(health, 1, z_ef=0.0)
+    with pytest.raises(Diverged, match="z_ef"):
+        see(health, 2, z_ef=-math.inf)
+
+
+def test_a_healthy_run_has_no_warnings():
+    assert run(1000, 100, at_ln_k=range(0)).warnings() == []
+
+
+def test_a_loss_at_ln_k_for_most_of_the_training_is_a_warning():
+    (warning,) = run(1000, 100, at_ln_k=range(0, 700)).warnings()
+    assert "590 of 900" in warning
+
+
+def test_a_loss_at_ln_k_for_a_third_of_the_training_is_a_slow_start():
+    assert run(1000, 100, at_ln_k=range(0, 400)).warnings() == []
+
+
+def test_a_loss_that_never_leaves_ln_k_is_a_failure():
+    with pytest.raises(Diverged, match="never left"):
+        run(1000, 100, at_ln_k=range(0, 1001)).warnings()
+
+
+def test_a_short_run_at_ln_k_is_neither():
+    assert run(150, 10, at_ln_k=range(0, 1001)).warnings() == []
+
+
+def test_steps_of_warm_up_do_not_count():
+    assert run(400, 250, at_ln_k=range(0, 1001)).warnings() == []
+
+
+def test_what_was_seen_survives_a_checkpoint():
+    whole, parts = run(1000, 100, at_ln_k=range(0, 700)), Health(1000, 100)
+    for step in range(10, 1001, 10):
+        state, parts = parts.state(), Health(1000, 100)
+        parts.load(state)
+        see(parts, step, base=LN_K + 0.001 if step < 700 else LN_K - 0.5)
+    assert parts.state() == whole.state()
