@@ -1,5 +1,6 @@
 """Experiment files and profiles: their models, and reading them with every mistake reported where it stands."""
 
+import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -125,8 +126,9 @@ def profiles() -> list[str]:
 def find_experiment(target: str) -> tuple[str, Document]:
     """The name and the document of a built-in experiment, or of anyone's file given by its path."""
     path = Path(target)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        if not path.is_file():
+    is_file = os.path.isfile(path)  # Path.is_file raises where a folder above may not be entered
+    if path.suffix in (".yaml", ".yml") or is_file:
+        if not is_file:
             raise RequestError(f"{target}: there is no such file")
     elif target in experiments():
         path = folder() / f"{target}.yaml"
@@ -165,9 +167,11 @@ def validate(model: type[Model], document: Document, values: Any) -> Model:
 
 def describe(problem: Any, model: type[BaseModel], document: Document) -> str:
     """One sentence for one of pydantic's complaints: where, what was given, what is allowed."""
-    place: Place = tuple(part for part in problem["loc"] if part not in ("product", "[key]"))
+    place: Place = tuple(part for part in problem["loc"] if part != "[key]")
+    if place[:2] == ("grid", "product"):
+        place = ("grid", *place[2:])
     where = document.where(place)
-    name = ".".join(str(part) for part in place)
+    name = ".".join(str(part) for part in place) or "the file"
     if problem["type"] == "extra_forbidden":
         allowed = _fields_at(model, problem["loc"][:-1])
         near = nearest(str(place[-1]), allowed)
@@ -177,11 +181,24 @@ def describe(problem: Any, model: type[BaseModel], document: Document) -> str:
         return f"{where}: `{name}` is missing"
     if problem["type"] in ("enum", "literal_error"):
         allowed = [word.strip(" '") for word in problem["ctx"]["expected"].replace(" or ", ", ").split(",")]
-        return f"{where}: {unknown(_noun(place), str(problem['input']), allowed)}"
-    return f"{where}: {name}: {problem['msg']} (given: {problem['input']!r})"
+        return f"{where}: {unknown(_noun(problem['loc'], allowed), str(problem['input']), allowed)}"
+    pairs = problem["type"] in ("model_type", "dict_type")
+    return f"{where}: {name}: {'Input should be `field: value` pairs' if pairs else problem['msg']}{given(problem['input'])}"
 
 
-def _noun(place: Place) -> str:
+def given(value: Any) -> str:
+    """What was given instead, cut off where it is long."""
+    text = repr(value)
+    return f" (given: {text if len(text) <= 80 else text[:77] + '...'})"
+
+
+def _noun(place: Place, allowed: Sequence[str]) -> str:
+    """What the value at ``place`` is: the name of the vocabulary that is allowed there, or of the field."""
+    for vocabulary in (Augmentation, Backbone, Method, Perturbation, Representation):
+        if list(vocabulary) == list(allowed):
+            return vocabulary.__name__.lower()
+    if place[-1] == "[key]":
+        place = place[:-2]
     return next((str(part) for part in reversed(place) if isinstance(part, str)), "value")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from clever.files import write_json
 
 STALE_AFTER_SECONDS = 600.0
+HIDDEN = "hidden"  # instead of the start of a process that exists but that we may not look at
 _NAME = re.compile(r"lease-(\d+)\.json")
 
 
@@ -40,8 +41,8 @@ class Holder:
         """Is the holder still at work? Asked of the process where it runs on this host, else of the heartbeat."""
         if self.released:
             return False
-        if self.here():
-            return process_started(self.pid) == self.started
+        if self.here() and (started := process_started(self.pid)) != HIDDEN:
+            return started == self.started
         return time.time() - max(self.time, heartbeat or 0.0) < STALE_AFTER_SECONDS
 
 
@@ -60,17 +61,16 @@ def process_started(pid: int) -> str | None:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if fields[0] in "ZX" else fields[19]
     except FileNotFoundError:
-        if Path("/proc/self").exists():
-            return None
+        pass  # no such process, a system without /proc, or one that hides the processes of other users
     except (OSError, IndexError):
         return None
-    try:  # a system without /proc: existence is all we can ask for
+    try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return None
     except PermissionError:
-        pass
-    return "unknown"
+        return HIDDEN
+    return "unknown"  # it exists, which is all that can be asked where there is no /proc
 
 
 def _newest(folder: Path) -> tuple[int, Path | None]:

@@ -107,10 +107,11 @@ def make(studies: Sequence[Study], profile: str, store: Store) -> Plan:
 def _labelled(study: Study) -> Iterable[tuple[Task, str]]:
     for point in study.points:
         words = (point.coordinates[axis] for axis in study.axes)
-        names = [LABELS.get(word, word).partition(" (")[0] for word in words]
+        names = "/".join(LABELS.get(word, word).partition(" (")[0] for word in words) or study.name
         seed = f" seed {point.coordinates['seed']}" if point.coordinates["seed"] != "0" else ""
         for task in point.tasks():
-            yield task, f"{task.kind} {'/'.join(names)}{seed}"
+            again = f" probe {task.spec.seed}" if task.kind is not TaskKind.PRETRAIN and task.spec.seed else ""
+            yield task, f"{task.kind} {names}{seed}{again}"
     for control in study.controls:
         yield control.probe, f"probe {control.label}"
 
@@ -182,7 +183,9 @@ def _measured_rate(tasks: Iterable[Task], store: Store) -> float:
     """Work per GPU-hour of the finished pre-trainings that ran on a GPU; the paper's where there are none."""
     work = hours = 0.0
     for task in tasks:
-        if task.kind is TaskKind.PRETRAIN and (done := store.done(task)) and done.get("gpu_seconds"):
-            work += _work(task.spec) or 0.0
+        if task.kind is not TaskKind.PRETRAIN or (own := _work(task.spec)) is None:
+            continue
+        if (done := store.done(task)) and done.get("gpu_seconds"):
+            work += own
             hours += done["gpu_seconds"] / 3600
     return work / hours if work and hours else _paper_rate()

@@ -82,18 +82,19 @@ def load(environment: Mapping[str, str] = os.environ, *, store: Path | None = No
     if isinstance(data, dict):
         # `[data] imagenet100 = "/path"` names one set, beside the fields proper
         proper = {key: data[key] for key in ("roots", "workers") if key in data}
-        sets = {key: value for key, value in data.items() if key not in proper and key != "sets"}
         base = path.parent if path else Path()
-        roots = tuple(base / Path(root).expanduser() for root in proper.get("roots", ()))
-        if extra := environment.get("CLEVER_DATA"):
-            roots += tuple(Path(root) for root in extra.split(os.pathsep) if root)
-        paths = {key: base / Path(value).expanduser() for key, value in sets.items() if isinstance(value, str)}
-        values["data"] = {**proper, "roots": roots, "sets": {**sets, **paths}}
+        roots = proper.get("roots", [])
+        if isinstance(roots, list):
+            extra = [Path(root) for root in environment.get("CLEVER_DATA", "").split(os.pathsep) if root]
+            proper["roots"] = [*(_below(base, root) for root in roots), *extra]
+        sets = {key: _below(base, value) for key, value in data.items() if key not in proper}
+        values["data"] = {**proper, "sets": sets}
     for variable, key in (("CLEVER_STORE", "store"), ("CLEVER_PROFILE", "profile")):
         if environment.get(variable):
             values[key] = environment[variable]
-    if environment.get("MLFLOW_TRACKING_URI"):
-        values["mlflow"] = {**values.get("mlflow", {}), "tracking_uri": environment["MLFLOW_TRACKING_URI"]}
+    mlflow = values.get("mlflow", {})
+    if environment.get("MLFLOW_TRACKING_URI") and isinstance(mlflow, dict):
+        values["mlflow"] = {**mlflow, "tracking_uri": environment["MLFLOW_TRACKING_URI"]}
     if store is not None:
         values["store"] = store
     values["source"] = str(path) if path else "defaults"
@@ -101,6 +102,11 @@ def load(environment: Mapping[str, str] = os.environ, *, store: Path | None = No
         return Settings.model_validate(values)
     except ValidationError as error:
         raise RequestError(*(_describe(values["source"], problem) for problem in error.errors())) from None
+
+
+def _below(base: Path, folder: Any) -> Any:
+    """A folder that is named in the file, relative to where the file lies; what is no path is left to the model."""
+    return base / os.path.expanduser(folder) if isinstance(folder, str) else folder
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -116,7 +122,7 @@ def _describe(source: str, problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         section = Settings.model_fields.get(str(problem["loc"][0]))
-        model = section.annotation if section and len(problem["loc"]) > 1 else Settings
+        model: Any = section.annotation if section and len(problem["loc"]) > 1 else Settings
         near = nearest(str(problem["loc"][-1]), [name for name in model.model_fields if name != "source"])
         return f"{source}: unknown setting `{where}`" + (f"; did you mean `{near}`?" if near else "")
     return f"{source}: {where}: {problem['msg']} (given: {problem['input']!r})"

@@ -23,6 +23,13 @@ class BackboneShape(Frozen):
     stem: Stem | None = None  # ResNet only
 
 
+def check_scale(name: str, scale: tuple[float, float]) -> None:
+    """Raises ValueError unless ``scale`` is a range of areas that a random crop may take."""
+    low, high = scale
+    if not 0 < low <= high <= 1:
+        raise ValueError(f"{name} is a range (low, high) with 0 < low <= high <= 1, not ({low}, {high})")
+
+
 class Computing(Frozen):
     """How a task computes, as far as it changes numbers. The profile sets it, never the machine."""
 
@@ -63,10 +70,8 @@ class PretrainSpec(Computing):
 
     @model_validator(mode="after")
     def _consistent(self) -> "PretrainSpec":
-        for name in ("global_scale", "local_scale"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high <= 1:
-                raise ValueError(f"{name} is a range (low, high) with 0 < low <= high <= 1, not ({low}, {high})")
+        check_scale("global_scale", self.global_scale)
+        check_scale("local_scale", self.local_scale)
         if self.backbone.startswith("vit"):
             for name in ("global_size", "local_size"):
                 if getattr(self, name) % self.patch_size:
@@ -101,6 +106,14 @@ class Reading(Computing):
     crop_size: int = Field(224, ge=4)
     resize: int = Field(256, ge=4)
 
+    @model_validator(mode="after")
+    def _crop_fits(self) -> "Reading":
+        if self.crop_size % (self.shape.patch_size or 1):
+            raise ValueError(f"crop_size {self.crop_size} is no multiple of patch_size {self.shape.patch_size}")
+        if self.crop_size > self.resize:
+            raise ValueError(f"crop_size {self.crop_size} is larger than resize {self.resize}: crops would have a border")
+        return self
+
 
 class ProbeSpec(Reading):
     """A linear probe on frozen features (evaluation protocol of Tables 2, 3, 8, 9)."""
@@ -115,6 +128,11 @@ class ProbeSpec(Reading):
     learning_rate: float = Field(0.001, gt=0)  # for a batch of 256; scaled linearly
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ProbeSpec":
+        check_scale("train_scale", self.train_scale)
+        return self
 
 
 class PerturbedSpec(Reading):
@@ -176,12 +194,14 @@ class Task(Frozen):
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> "Task":
         """Read a task back from its ``spec.json``; raises ValueError where it is not one of ours."""
-        spec = SPECS[TaskKind(document["kind"])].model_validate(document["spec"])
-        if document["semantics"] != spec.semantics:
-            raise ValueError(
-                f"specification has semantics {document['semantics']}, this version of clever computes {spec.semantics}"
-            )
-        return cls(spec=spec, needs=tuple(document["needs"]))
+        try:
+            kind, semantics, values, needs = (document[key] for key in ("kind", "semantics", "spec", "needs"))
+            model = SPECS[TaskKind(kind)]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not the specification of a task: {error}") from None
+        if semantics != model.semantics:
+            raise ValueError(f"specification has semantics {semantics}, this version of clever computes {model.semantics}")
+        return cls(spec=model.model_validate(values), needs=needs)
 
 
 def canonical(value: Any) -> str:

@@ -72,11 +72,11 @@ class Store:
         return read_json(folder / "result.json")
 
     def damaged(self, task: Task, only: tuple[str, ...] | None = None) -> list[str]:
-        """Names of files that no longer are what ``done.json`` says; all it covers, or those in ``only``."""
+        """Names of files that are not what ``done.json`` says; of all it covers, or of those in ``only``."""
         folder = self.folder(task)
         covered = (self._marker(folder) or {}).get("files", {})
-        names = [name for name in covered if only is None or name in only]
-        return [n for n in names if not (folder / n).is_file() or sha256(folder / n) != covered[n]]
+        names = covered if only is None else only
+        return [n for n in names if not (folder / n).is_file() or sha256(folder / n) != covered.get(n)]
 
     def status(self, task: Task) -> TaskStatus:
         """The state of a task from its files: done marker, then lease and heartbeat, then what was left behind."""
@@ -98,7 +98,8 @@ class Store:
             if time.time() - seen > STALE_AFTER_SECONDS:
                 minutes = (time.time() - seen) / 60
                 return replace(left, state=State.STALLED, reason=f"no sign of life for {minutes:.0f} min", holder=current)
-            return replace(left, state=State.RUNNING, reason=f"process {current.pid} on {current.host}", holder=current)
+            reason = f"process {current.pid} on {current.host.partition('/')[0]}"
+            return replace(left, state=State.RUNNING, reason=reason, holder=current)
         if left.state is State.FAILED:
             return left
         reason = left.reason if left.state is State.PENDING and left.reason else "waiting"
@@ -124,7 +125,7 @@ class Store:
         for path in sorted(self.root.glob("*/spec.json")):
             try:
                 task = Task.from_document(read_json(path))
-            except (ValueError, KeyError, TypeError):
+            except ValueError:
                 continue
             if task.folder == path.parent.name:
                 yield TaskFolder(path.parent, task)
@@ -132,7 +133,10 @@ class Store:
     def by_id(self, task_id: str) -> TaskFolder:
         """The folder of a task whose id is known. Raises RequestError if it was never prepared."""
         for path in self.root.glob(f"*-{task_id}/spec.json"):
-            return TaskFolder(path.parent, Task.from_document(read_json(path)))
+            try:
+                return TaskFolder(path.parent, Task.from_document(read_json(path)))
+            except ValueError as error:
+                raise RequestError(f"{path}: {error}; move the folder away to start this task anew") from None
         raise RequestError(f"task {task_id} is not in {self.root}")
 
     def find(self, word: str) -> TaskFolder:
@@ -170,8 +174,8 @@ class Store:
     def finish(self, folder: Path, result: dict[str, Any], covers: tuple[str, ...], **marker: Any) -> None:
         """Write the result and, last of all, the marker with checksums; then drop the resume checkpoints."""
         write_json(folder / "result.json", result)
-        names = [n for n in ("spec.json", "provenance.json", "result.json", *covers) if (folder / n).exists()]
-        files = {name: sha256(folder / name) for name in names}
+        own = [name for name in ("spec.json", "provenance.json", "result.json") if (folder / name).exists()]
+        files = {name: sha256(folder / name) for name in (*own, *covers)}
         write_json(folder / "done.json", {**marker, "time": time.time(), "files": files})
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 

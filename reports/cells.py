@@ -55,7 +55,8 @@ def points_of(study: Study, coordinates: dict[str, str]) -> list[Point]:
     if open_axes:
         words = ", ".join(f"{key} {value}" for key, value in own.items()) or "no coordinates"
         raise RequestError(
-            f"{study.name}: a row or claim with {words} leaves open which {' and '.join(open_axes)} is meant; say it there"
+            f"{study.name}: a row or claim with {words} leaves open which {' and '.join(open_axes)} is meant; "
+            "name it there"
         )
     return found
 
@@ -73,7 +74,11 @@ def chains_of(points: Iterable[Point]) -> list[Chain]:
 
 
 def find_cell(study: Study, results: Results, coordinates: dict[str, str]) -> Cell:
-    """The cell at ``coordinates`` (method, backbone, augmentation, representation, perturbation), the paper's number in it."""
+    """The cell at ``coordinates`` with the paper's number in it.
+
+    Coordinates are the representation and the perturbation, and as many of method, backbone and augmentation as it
+    takes to name one point of the grid.
+    """
     points = points_of(study, coordinates)
     cell = measure(results, chains_of(points), coordinates, study.experiment.table.metric)
     printed = printed_number(study, coordinates, points)
@@ -129,7 +134,8 @@ def score(task: Task, result: dict, representation: str, perturbation: str, metr
         return float((scores[perturbation] if task.kind == TaskKind.PERTURBED else scores)[metric])
     except (KeyError, TypeError) as error:
         place = f"{representation}, {perturbation}, {metric}"
-        raise RequestError(f"the result of {task.folder} has no number for {place}: it is damaged or foreign") from error
+        message = f"the result of {task.folder} has no number for {place}: it is damaged or foreign"
+        raise RequestError(message) from error
 
 
 def least_advanced(results: Results, chains: Iterable[Chain]) -> tuple[Task | None, TaskStatus]:

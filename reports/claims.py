@@ -1,12 +1,16 @@
 """The paper's sentences judged on numbers: a claim holds, fails, is undecided, or cannot be judged yet.
 
-A claim compares pairs of cells, one for every combination of its ``each``. A pair whose difference lies within its margin is
-undecided, and so is the claim if no pair is clearly reversed. The margin is two standard errors of the difference:
+A claim compares pairs of cells, one for every combination of its ``each``. It holds only if every pair holds, fails if
+any pair is clearly reversed, and is undecided if the difference of a pair lies within its margin. It is not measured
+while any cell is unfinished. The margin is
 
-* with several seeds on both sides, from their sample standard deviations: ``2 sqrt(s1^2/n1 + s2^2/n2)``;
-* otherwise from the sampling error of two proportions p on N test images: ``2 sqrt(p1(1-p1)/N1 + p2(1-p2)/N2)``. Both
-  sides see the same images, so this is wider than a paired test and rather says undecided;
-* the paper's own numbers have no known error: only numbers that are printed alike are undecided.
+* with several seeds on both sides, from their sample standard deviations: ``t sqrt(s1^2/n1 + s2^2/n2)`` with Student's
+  t of n1 + n2 - 2 degrees of freedom at 95 %, because two standard errors would promise too much of two or three seeds;
+* otherwise two standard errors of the sampling of N test images: ``2 sqrt(p1(1-p1)/N1 + p2(1-p2)/N2)``. Both sides see
+  the same images, so this is wider than a paired test would be and rather says undecided;
+* nothing for the paper's own numbers, whose error is unknown: only numbers that are printed alike are undecided.
+
+The pairs of a claim are judged one by one; among many, a chance reversal is more likely than in each.
 """
 
 import itertools
@@ -18,11 +22,14 @@ from clever.errors import RequestError
 from clever.experiment import Claim, Selector
 from clever.grid import Study
 from clever.names import LABELS, Representation, State, Verdict, unknown
-from clever.reports.cells import PLACES, Remembered, find_cell, points_of, printed_number
+from clever.reports.cells import Remembered, find_cell, points_of, printed_number
 from clever.reports.model import Cell, Judgement, Pair, Results
+from clever.reports.words import NOTHING, number, signed
 
 SOURCES = ("store", "paper")
 STANDARD_ERRORS = 2.0
+# Student's t at 95 %, two-sided, for 1, 2, ... degrees of freedom; beyond the last, the last is wide enough.
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 # Whatever comes first among a claim's pairs is the verdict on the claim.
 BY_WEIGHT = (Verdict.NOT_MEASURED, Verdict.FAILS, Verdict.UNDECIDED, Verdict.HOLDS)
 
@@ -45,7 +52,7 @@ def _judge(study: Study, results: Results, claim: Claim, on: str) -> Judgement:
         for combination in _combinations(claim)
     )
     verdict = min((pair.verdict for pair in pairs), key=BY_WEIGHT.index)
-    return Judgement(claim.id, claim.text, claim.where, study.name, verdict, _evidence(pairs, on), pairs)
+    return Judgement(claim.id, claim.text, claim.where, study.name, verdict, _evidence(pairs), pairs)
 
 
 def _combinations(claim: Claim) -> Iterator[dict[str, str]]:
@@ -71,8 +78,8 @@ def _compare_measured(study: Study, results: Results, label: str, left: dict, ri
     if any(cell.state is not State.DONE for cell in cells):
         missing = ", ".join(dict.fromkeys(_missing(cell) for cell in cells if cell.state is not State.DONE))
         return Pair(label, cells[0].value, cells[1].value, None, Verdict.NOT_MEASURED, missing)
-    margin = _margin(*cells)
-    return _pair(label, cells[0].value, cells[1].value, margin)
+    margin, words = _margin(*cells)
+    return _pair(label, cells[0].value, cells[1].value, margin, words)
 
 
 def _compare_printed(study: Study, results: Results, label: str, left: dict, right: dict) -> Pair:
@@ -80,23 +87,24 @@ def _compare_printed(study: Study, results: Results, label: str, left: dict, rig
     values = [None if number is None else number.value for number in numbers]
     if None in values:
         return Pair(label, *values, None, Verdict.NOT_MEASURED, "not printed in the paper")
-    return _pair(label, *values, 0.0)
+    return _pair(label, *values, 0.0, "the paper's numbers, of which alike in print is undecided")
 
 
-def _pair(label: str, left: float, right: float, margin: float) -> Pair:
+def _pair(label: str, left: float, right: float, margin: float, words: str) -> Pair:
     difference = left - right
-    if abs(difference) <= margin:
-        return Pair(label, left, right, margin, Verdict.UNDECIDED)
-    return Pair(label, left, right, margin, Verdict.HOLDS if difference > 0 else Verdict.FAILS)
+    verdict = Verdict.HOLDS if difference > 0 else Verdict.FAILS
+    return Pair(label, left, right, margin, Verdict.UNDECIDED if abs(difference) <= margin else verdict, words)
 
 
-def _margin(left: Cell, right: Cell) -> float:
-    """Two standard errors of the difference between two cells, in points."""
+def _margin(left: Cell, right: Cell) -> tuple[float, str]:
+    """The margin of the difference between two cells, in points, and what it is."""
     if left.std is not None and right.std is not None:
-        variance = left.std**2 / left.n + right.std**2 / right.n
-    else:
-        variance = _sampling_variance(left) + _sampling_variance(right)
-    return STANDARD_ERRORS * math.sqrt(variance)
+        factor = STUDENT[min(left.n + right.n - 2, len(STUDENT)) - 1]
+        error = math.sqrt(left.std**2 / left.n + right.std**2 / right.n)
+        return factor * error, f"within ± is undecided: 95 % from the spread of {min(left.n, right.n)} seeds"
+    error = math.sqrt(_sampling_variance(left) + _sampling_variance(right))
+    words = f"within ± is undecided: {STANDARD_ERRORS:g} standard errors of sampling {left.images} test images"
+    return STANDARD_ERRORS * error, words
 
 
 def _sampling_variance(cell: Cell) -> float:
@@ -109,22 +117,21 @@ def _missing(cell: Cell) -> str:
     return f"{cell.state}, {cell.n} of {cell.planned} seeds" if cell.planned > 1 else str(cell.state)
 
 
-def _evidence(pairs: Sequence[Pair], on: str) -> str:
+def _evidence(pairs: Sequence[Pair]) -> str:
     """The count of verdicts, every pair's numbers, and the rule in words."""
     words = {Verdict.HOLDS: "greater", Verdict.FAILS: "smaller", Verdict.UNDECIDED: "within the margin"}
     counts = Counter(words.get(pair.verdict, str(pair.verdict)) for pair in pairs)
     summary = ", ".join(f"{count} {word}" for word, count in counts.items())
-    of = f"{len(pairs)} pairs: {summary}" if len(pairs) > 1 else summary
-    rule = "the paper's numbers; alike in print is undecided"
-    if on == "store":
-        rule = f"within {STANDARD_ERRORS:g} standard errors (±) is undecided"
-    return f"{of}. {'; '.join(_words(pair) for pair in pairs)}. Rule: {rule}."
+    start = f"{len(pairs)} pairs: {summary}. " if len(pairs) > 1 else ""
+    rules = dict.fromkeys(pair.words for pair in pairs if pair.margin is not None)
+    rule = f" Rule: {'; '.join(rules)}." if rules else ""
+    return f"{start}{'; '.join(_words(pair) for pair in pairs)}.{rule}"
 
 
 def _words(pair: Pair) -> str:
-    numbers = " vs ".join("-" if value is None else f"{value:.{PLACES}f}" for value in (pair.left, pair.right))
+    numbers = " vs ".join(NOTHING if value is None else number(value) for value in (pair.left, pair.right))
     if pair.difference is None or pair.margin is None:
-        detail = pair.missing
+        detail = pair.words
     else:
-        detail = f"{pair.difference:+.{PLACES}f}" + (f" ±{pair.margin:.{PLACES}f}" if pair.margin else "")
+        detail = signed(pair.difference) + (f" ±{number(pair.margin)}" if pair.margin else "")
     return " ".join(part for part in (pair.label, numbers, f"({detail})") if part)

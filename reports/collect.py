@@ -21,8 +21,9 @@ COLUMNS = [
 def collect(studies: Sequence[Study], store: Results) -> "pandas.DataFrame":
     """One row for every number that a finished probe or perturbed evaluation measured, in percent (epochs: counts).
 
-    A task that two tables share has its rows under each. ``backbone`` is the one that was trained. The probe of an untrained
-    backbone has no method and no augmentation, a probe's own score no perturbation: the images are as they are.
+    A task that two tables share has its rows under each. ``backbone`` is the one that was trained. The probe of an
+    untrained backbone has no method and no augmentation, a probe's own score no perturbation: its images are clean.
+    ``state`` is `done`: what is not measured has no row.
     """
     import pandas  # takes most of a second, and most commands do without
 

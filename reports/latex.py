@@ -20,17 +20,17 @@ SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
     "±": r"$\pm$",
-    # after a line's end, `\\`, LaTeX reads these two as an argument
+    # directly after a line's end, `\\`, LaTeX would read these two as its arguments
     "[": "{[}",
     "*": "{*}",
 }
 
 
 def latex(report: Report) -> str:
-    """Every table of ``report`` as a floating table, with notes and claims below it. It needs the package booktabs."""
-    lines = [f"% Profile {_comment(report.profile)}: {_comment(report.profile_title)}", r"% needs \usepackage{booktabs}"]
+    """Every table of ``report`` as a floating table, notes and claims below it. It needs the package booktabs."""
+    source = f"% Profile {_comment(report.profile)}: {_comment(report.profile_title)}"
+    lines = [source, r"% needs \usepackage{booktabs}"]
     for table in report.tables:
         lines += ["", *_float(table)]
         lines += _claims(report, claims_of(report, table))
@@ -40,15 +40,16 @@ def latex(report: Report) -> str:
 
 
 def escape(text: str) -> str:
-    """Text in which no character means anything to LaTeX."""
-    return "".join(SPECIAL.get(character, character) for character in " ".join(text.split()))
+    """Text in which no character means anything to LaTeX, and the minus of a number is no hyphen."""
+    plain = "".join(SPECIAL.get(character, character) for character in " ".join(text.split()))
+    return re.sub(r"(?<![\w-])-(?=[0-9])", "$-$", plain)
 
 
 def _float(table: Table) -> Iterator[str]:
     own = sheets(table)
     label = re.sub(r"[^A-Za-z0-9-]", "-", f"{table.name}-{table.profile}")
     yield r"\begin{table}[t]"
-    yield r"\centering"
+    yield r"\centering\small"
     yield rf"\caption{{{escape(table.title)} (profile {escape(table.profile)}).}}"
     yield rf"\label{{tab:{label}}}"
     yield from _tabular(own[0])
@@ -56,7 +57,7 @@ def _float(table: Table) -> Iterator[str]:
         yield rf"\par\medskip {escape(sheet.title)}\par\smallskip"
         yield from _tabular(sheet)
     yield r"\par\smallskip\raggedright\footnotesize"
-    for note in notes(table):
+    for note in (*notes(table), *profile_words(table)):
         yield rf"{escape(note)}\par"
     yield r"\end{table}"
 
@@ -81,10 +82,8 @@ def _group(group: Group, columns: int) -> Iterator[str]:
 
 
 def _entry(entry: Entry) -> str:
-    ours = re.sub(r"^-(?=[0-9])", "$-$", escape(entry.ours))
-    paper = re.sub(r"^\(-(?=[0-9])", "($-$", escape(entry.paper))
-    ours = rf"\textbf{{{ours}}}" if entry.bold else ours
-    return rf"{ours} {{\scriptsize {paper}}}" if paper else ours
+    ours = rf"\textbf{{{escape(entry.ours)}}}" if entry.bold else escape(entry.ours)
+    return rf"{ours} {{\scriptsize {escape(entry.paper)}}}" if entry.paper else ours
 
 
 def _claims(report: Report, claims: Sequence[Judgement]) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """What a page of results holds, free of any format: every renderer reads these classes and nothing else."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from clever.names import State, Verdict
@@ -28,8 +28,8 @@ class Column:
 class Cell:
     """One place of a table: our number, the paper's, and how far the work behind it has come.
 
-    Several seeds give a mean and the sample standard deviation. While some of them are unfinished, ``value`` is the mean of the ``n`` that are
-    there and ``state`` is not ``done``; with none it is None, and no other number ever stands in for it.
+    Several seeds give a mean and the sample standard deviation. While some of them are unfinished, ``value`` is the
+    mean of the ``n`` that are there and ``state`` is not `done`; with none it is None: no other number stands in.
     """
 
     state: State
@@ -110,7 +110,7 @@ class Pair:
     right: float | None
     margin: float | None  # a smaller difference decides nothing
     verdict: Verdict
-    missing: str = ""  # what is not there, in words
+    words: str = ""  # what the margin is, or what is missing
 
     @property
     def difference(self) -> float | None:
@@ -139,4 +139,4 @@ class Report:
     tables: tuple[Table, ...] = ()
     claims: tuple[Judgement, ...] = ()
     on: str = "store"  # whose numbers the claims were judged on: store | paper
-    overrides: tuple[str, ...] = field(default=())  # of all its studies
+    overrides: tuple[str, ...] = ()  # of all its studies; none where the paper's own numbers were judged

@@ -3,44 +3,72 @@
 from collections.abc import Sequence
 from typing import Any
 
+from clever.errors import RequestError
 from clever.grid import Study
-from clever.names import State, Verdict
+from clever.names import State
 from clever.reports.cells import Remembered
 from clever.reports.claims import judge
 from clever.reports.model import Cell, ControlLine, Judgement, Report, Results, Row, Table
 from clever.reports.tables import build_table
+from clever.spec import Task
+from clever.store import TaskStatus
 
 
-def build(studies: Sequence[Study], store: Results, *, claims_only: bool = False, on: str = "store") -> Report:
+def build(studies: Sequence[Study], store: Results, *, on: str = "store") -> Report:
     """Tables and claims of ``studies``, which share one profile. ``on="paper"`` judges the paper's own numbers."""
     results = Remembered(store)
     return Report(
         profile=studies[0].profile_name,
         profile_title=studies[0].profile.title,
-        tables=() if claims_only else tuple(build_table(study, results) for study in studies),
+        tables=tuple(build_table(study, results) for study in studies),
         claims=tuple(judge(studies, results, on)),
         on=on,
-        overrides=tuple(dict.fromkeys(text for study in studies for text in study.overrides)),
+        overrides=tuple(dict.fromkeys(text for study in studies for text in study.overrides)) if on == "store" else (),
     )
 
 
+class _Empty:
+    """A store in which nothing was ever run."""
+
+    def result(self, task: Task) -> None:
+        return None
+
+    def status(self, task: Task) -> TaskStatus:
+        return TaskStatus(State.MISSING)
+
+
+def check(studies: Sequence[Study]) -> None:
+    """Raise RequestError, before any work is done, where a row or a claim does not name one cell of its grid."""
+    mistakes: list[str] = []
+    for study in studies:
+        try:
+            build_table(study, _Empty())
+        except RequestError as error:
+            mistakes += error.messages
+        try:
+            judge([study], _Empty())
+        except RequestError as error:
+            mistakes += error.messages
+    if mistakes:
+        raise RequestError(*dict.fromkeys(mistakes))
+
+
 def complete(report: Report) -> bool:
-    """Whether every cell and control is measured; of a report of claims alone, whether each could be judged."""
+    """Whether every cell and every control is measured."""
     cells = [cell for table in report.tables for cell in table.cells()]
     cells += [cell for table in report.tables for line in table.controls for cell in (line.cell, line.beside)]
-    if not report.tables:
-        return all(claim.verdict is not Verdict.NOT_MEASURED for claim in report.claims)
     return all(cell.state in (State.DONE, State.NOT_APPLICABLE) for cell in cells)
 
 
 def to_json(report: Report) -> dict[str, Any]:
     """The report as `clever report --json` prints it; DESIGN's keys, and some more that a reader may ignore.
 
-    ``gain`` is our row less ours in the group's first row, ``paper_gain`` the same of the paper's numbers; they are what can be compared where
-    ``delta`` is null (in every profile but `paper`). All numbers are unrounded, in the column's unit.
+    ``gain`` is our row less ours in the group's first row, ``paper_gain`` the same of the paper's numbers: what can be
+    compared where ``delta`` is null (in every profile but `paper`). All numbers are unrounded, in the column's unit.
     """
     tables = [_table(table, _cell, _control) for table in report.tables]
-    return {"profile": report.profile, "tables": tables, "claims": [_claim(claim) for claim in report.claims]}
+    claims = [_claim(claim) for claim in report.claims]
+    return {"profile": report.profile, "tables": tables, "claims": claims, "claims_on": report.on}
 
 
 def claims_json(report: Report) -> dict[str, Any]:
@@ -48,14 +76,10 @@ def claims_json(report: Report) -> dict[str, Any]:
     return {"profile": report.profile, "on": report.on, "claims": [_claim(claim) for claim in report.claims]}
 
 
-def status_json(table: Table) -> dict[str, Any]:
-    """A table in the shape of `to_json`, with progress in its cells instead of values."""
-    return _table(table, _progress, _control_progress)
-
-
-def status_report_json(report: Report) -> dict[str, Any]:
-    """All tables as `clever status --json` prints them."""
-    return {"profile": report.profile, "tables": [status_json(table) for table in report.tables]}
+def status_json(report: Report) -> dict[str, Any]:
+    """The tables as `clever status --json` prints them: in the shape of `to_json`, with progress instead of values."""
+    tables = [_table(table, _progress, _control_progress) for table in report.tables]
+    return {"profile": report.profile, "tables": tables}
 
 
 def _table(table: Table, cell_json: Any, control_json: Any) -> dict[str, Any]:
@@ -77,7 +101,9 @@ def _row(row: Row, cell_json: Any) -> dict[str, Any]:
 
 
 def _cell(cell: Cell) -> dict[str, Any]:
-    names = ("value", "text", "std", "n", "paper", "paper_bold", "source", "delta", "gain", "paper_gain", "best", "images")
+    names = (
+        "value", "text", "std", "n", "paper", "paper_bold", "source", "delta", "gain", "paper_gain", "best", "images",
+    )  # fmt: skip
     return {**{name: getattr(cell, name) for name in names}, "state": cell.state.value, "tasks": list(cell.tasks)}
 
 

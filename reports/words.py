@@ -1,11 +1,11 @@
 """What a report says in words: numbers as they are printed and the notes below a table, the same in every format."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from clever.names import State
 from clever.reports.cells import PLACES
-from clever.reports.model import Cell, ControlLine, Report, Table
+from clever.reports.model import Cell, ControlLine, Judgement, Report, Table
 
 NOTHING = "-"
 
@@ -44,7 +44,8 @@ def number(value: float) -> str:
 
 
 def signed(value: float) -> str:
-    return f"{value:+.{PLACES}f}"
+    """``+1.2``; what rounds to nothing is ``+0.0`` from both sides."""
+    return f"{value:+z.{PLACES}f}"
 
 
 def duration(seconds: float) -> str:
@@ -75,20 +76,20 @@ def delta_entry(cell: Cell) -> Entry:
 
 
 def status_entry(cell: Cell) -> Entry:
-    """``running, step 120 of 360, 3 min left``: of the least advanced task behind a cell."""
+    """``running 120/360, 3 min [1/2]``: of the least advanced task behind a cell, and how many seeds are done."""
     status = cell.status
-    parts: list[str] = [cell.state.value]
-    if status.step is not None:
-        parts.append(f"{status.unit or 'step'} {status.step}" + (f" of {status.of}" if status.of else ""))
+    text = cell.state.value
+    if status.step is not None and status.of:
+        text += f" {status.step}/{status.of}"
     if status.eta is not None:
-        parts.append(f"{duration(status.eta)} left")
-    if cell.planned > 1 and cell.state is not State.DONE:
-        parts.append(f"{cell.n} of {cell.planned} seeds done")
-    return Entry(", ".join(parts), state=cell.state)
+        text += f", {duration(status.eta)}"
+    if cell.n < cell.planned and cell.planned > 1:
+        text += f" [{cell.n}/{cell.planned}]"
+    return Entry(text, state=cell.state)
 
 
 def sheets(table: Table) -> list[Sheet]:
-    """The table itself and, below it, how it compares: with the paper in its own profile, with the baseline elsewhere."""
+    """The table itself and, below it, how it compares: in profile `paper` with the paper, else with its baseline."""
     result = [_sheet(table, table.title, value_entry)]
     if any(cell.delta is not None for cell in table.cells()):
         result.append(_sheet(table, "Ours less the paper's", delta_entry))
@@ -113,8 +114,8 @@ def _sheet(table: Table, title: str, entry: Callable[[Cell], Entry], after: int 
     return Sheet(title, ["Method", *(" ".join((*column.span, column.label)) for column in table.columns)], groups)
 
 
-def notes(table: Table) -> list[str]:
-    """What a reader must know beside the numbers: how to read them, the controls, the profile."""
+def notes(table: Table, best: str = "Bold") -> list[str]:
+    """What a reader must know beside the numbers: how to read them (``best`` marks the best ones), and the controls."""
     cells = table.cells()
     images = sorted({cell.images for cell in cells if cell.images is not None})
     on = f" on {' or '.join(str(count) for count in images)} test images" if images else ""
@@ -122,12 +123,12 @@ def notes(table: Table) -> list[str]:
     if any(cell.paper is not None for cell in cells):
         reading += f" In parentheses: the paper's number ({table.reference})."
     if any(cell.best for cell in cells):
-        reading += " Bold: the best of its group."
+        reading += f" {best}: the best of its group."
     if spreads := sorted({cell.n for cell in cells if cell.std is not None}):
         reading += f" ±: sample standard deviation over {' or '.join(str(n) for n in spreads)} seeds."
     if any(0 < cell.n < cell.planned for cell in cells):
         reading += " [n/m]: only n of m seeds are measured yet."
-    return [reading, *(control_words(line) for line in table.controls), *profile_words(table)]
+    return [reading, *(control_words(line) for line in table.controls)]
 
 
 def control_words(line: ControlLine) -> str:
@@ -151,8 +152,6 @@ def claims_title(report: Report) -> str:
     return f"Claims, judged on this store's numbers (profile {report.profile})"
 
 
-def claims_of(report: Report, table: Table | None) -> Sequence:
-    """The claims that belong under ``table``; all of them in a report without tables."""
-    return [claim for claim in report.claims if table is None or claim.table == table.name]
-
-
+def claims_of(report: Report, table: Table) -> tuple[Judgement, ...]:
+    """The claims that belong under ``table``."""
+    return tuple(claim for claim in report.claims if claim.table == table.name)

@@ -71,15 +71,15 @@ def cancel(
         from clever.commands.request import Request
         from clever.run.stop import cancel_plan
 
-        plan_ = Request.read(targets, profile, store, seeds, set_).plan()
-        asked, out_of_reach = cancel_plan(plan_)
-        lines = [f"asked to save and stop: {planned.label} ({planned.task.id})" for planned in asked]
+        request = Request.read(targets, profile, store, seeds, set_)
+        asked, out_of_reach = cancel_plan(request.plan(), request.store)
+        lines = [f"cancelled: {planned.label} ({planned.task.id})" for planned in asked]
         lines += [f"runs on another machine, cancel it there: {planned.label} ({h.host})" for planned, h in out_of_reach]
         machine = {
             "cancelled": [planned.task.id for planned in asked],
             "out_of_reach": [planned.task.id for planned, _ in out_of_reach],
         }
-        Out(json, quiet).result("\n".join(lines) or "nothing of this is running", machine)
+        Out(json, quiet).result("\n".join(lines) or "nothing of this is running or waiting", machine)
         raise typer.Exit(1 if out_of_reach else 0)
 
 

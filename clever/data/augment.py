@@ -1,13 +1,18 @@
 """What pre-training sees: the facts of every augmentation, and torchvision's way of making one view."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from clever.data import ops
 from clever.names import Augmentation
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 PAPER_SIDE = 224  # the crop for which the paper's elastic and blur strengths are meant
 SMALL_SIDE = 96  # crops below it get strengths in proportion; 96 and 224 keep the paper's numbers
@@ -119,7 +124,7 @@ def view_recipes(
     global_scale: tuple[float, float],
     local_scale: tuple[float, float],
 ) -> tuple[ViewRecipe, ...]:
-    """DINO's views under BAug, CAug or CAug+ (paper, section 4.1 and appendix 5.3): two global ones, then the local ones.
+    """DINO's views under BAug, CAug or CAug+ (paper, section 4.1 and appendix 5.3): two global, then the local ones.
 
     CAug adds a rotation of every view right after the flip; CAug+ adds an elastic transform right after the rotation.
     """
@@ -130,8 +135,10 @@ def view_recipes(
             geometry += (Rotation(1.0),)
         if augmentation == Augmentation.CAUG_PLUS:
             geometry += (elastic(size, 0.5),)
-        colour = (Colour(0.8, 0.4, 0.4, 0.2, 0.1), Greyscale(0.2), blur(size, blurred), Solarize(solarized))
-        return ViewRecipe(group, size, tuple(scale), "bicubic", geometry + colour)
+        colour: tuple[Operation, ...] = (Colour(0.8, 0.4, 0.4, 0.2, 0.1), Greyscale(0.2))
+        if blur(size, blurred).radius:  # below about 26 pixels it would change nothing
+            colour += (blur(size, blurred),)
+        return ViewRecipe(group, size, tuple(scale), "bicubic", geometry + colour + (Solarize(solarized),))
 
     return (
         view("global", global_size, global_scale, blurred=1.0, solarized=0.0),
@@ -156,7 +163,7 @@ def reference_view(recipe: ViewRecipe, image: Tensor, seed: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _reference(recipe: ViewRecipe):  # noqa: ANN202 - torchvision is imported late
+def _reference(recipe: ViewRecipe) -> Callable[[Tensor], Tensor]:
     from torchvision.transforms import InterpolationMode, v2
 
     crop = v2.RandomResizedCrop(recipe.size, recipe.scale, interpolation=InterpolationMode(recipe.interpolation))
@@ -164,7 +171,7 @@ def _reference(recipe: ViewRecipe):  # noqa: ANN202 - torchvision is imported la
     return v2.Compose([v2.ToPILImage(), crop, *steps, v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
 
 
-def _reference_operation(operation: Operation):  # noqa: ANN202
+def _reference_operation(operation: Operation) -> Callable[["PIL.Image.Image"], "PIL.Image.Image"]:
     from torchvision.transforms import v2
 
     match operation:
@@ -179,6 +186,17 @@ def _reference_operation(operation: Operation):  # noqa: ANN202
         case Greyscale():
             return v2.Grayscale(num_output_channels=3)
         case Blur():
-            return v2.GaussianBlur(2 * operation.radius + 1, (operation.low, operation.high))
+            return partial(_reference_blur, operation)
         case Solarize():
             return v2.RandomSolarize(threshold=128, p=1.0)
+
+
+def _reference_blur(operation: Blur, image: "PIL.Image.Image") -> "PIL.Image.Image":
+    """torchvision's Gaussian blur in two passes of one dimension each, a tenth of the work of its one pass."""
+    from torchvision.transforms.v2 import functional
+
+    sigma = float(torch.empty(1).uniform_(operation.low, operation.high))
+    width = 2 * operation.radius + 1
+    for kernel in ([width, 1], [1, width]):
+        image = functional.gaussian_blur(image, kernel, [sigma, sigma])
+    return image

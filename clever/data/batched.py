@@ -17,8 +17,7 @@ from clever.data.augment import Blur, Colour, Elastic, Flip, Greyscale, Operatio
 
 _ASPECT = (3 / 4, 4 / 3)  # of the crops: torchvision's default
 _TRIES = 10  # for a crop that fits into the image: torchvision's number
-_NUMBERS = 9  # random numbers of each operation: one chooses the rows, the others are parameters
-_CROP, _PARAMETERS, _NOISE = range(3)  # streams of random numbers; noise has one for each operation, from there on
+_CROP, _OPERATIONS, _OWN = range(3)  # streams of random numbers; from the last on, one stream for each operation
 
 
 def groups(recipes: Sequence[ViewRecipe]) -> list[tuple[ViewRecipe, ...]]:
@@ -40,12 +39,10 @@ def batched_views(recipes: Sequence[ViewRecipe], images: Tensor, keys: Tensor) -
     Returns normalised float32 tensors on the images' device, crop-major: DINO's recipes give (2 B, 3, G, G) and
     (local_crops * B, 3, L, L). A pure function of its arguments; ``keys`` (B,) int64 decide the random parameters.
     """
-    keys, first, stacked = keys.cpu(), 0, []
-    for members in groups(recipes):
-        numbers = torch.arange(first, first + len(members)).view(-1, 1)
-        stacked.append(_group(members, images, rng.keys(0, keys, numbers)))
-        first += len(members)
-    return stacked
+    keys = rng.keys(0, keys.cpu(), torch.arange(len(recipes)).view(-1, 1))  # (views, B)
+    members = groups(recipes)
+    parts = keys.split([len(group) for group in members])
+    return [_group(group, images, own) for group, own in zip(members, parts, strict=True)]
 
 
 def _group(members: tuple[ViewRecipe, ...], images: Tensor, keys: Tensor) -> Tensor:
@@ -94,46 +91,47 @@ def apply(operations: Sequence[Operation], chances: Tensor, images: Tensor, keys
     ``chances`` (B, operations) and ``keys`` (B,) lie on the CPU. Where an operation touches some of the images only,
     they are changed in place.
     """
-    numbers = rng.uniform(keys, _PARAMETERS, (len(operations), _NUMBERS))
+    numbers = rng.uniform(keys, _OPERATIONS, (2, len(operations)))  # one chooses the rows, one is a parameter
+    chosen = numbers[:, 0] < chances
     for position, operation in enumerate(operations):
-        own = numbers[:, position]
-        rows = (own[:, 0] < chances[:, position]).nonzero().squeeze(1)
+        rows = chosen[:, position].nonzero().squeeze(1)
+        number = numbers[:, 1, position]
         if len(rows) == len(images):
-            images = _changed(operation, images, own[:, 1:], keys, _NOISE + position)
+            images = _changed(operation, images, number, keys, _OWN + position)
         elif len(rows):
-            chosen = rows.to(images.device)
-            changed = _changed(operation, images[chosen], own[rows, 1:], keys[rows], _NOISE + position)
-            images.index_copy_(0, chosen, changed)
+            there = rows.to(images.device)
+            changed = _changed(operation, images.index_select(0, there), number[rows], keys[rows], _OWN + position)
+            images.index_copy_(0, there, changed)
     return images
 
 
-def _changed(operation: Operation, images: Tensor, numbers: Tensor, keys: Tensor, noise_draw: int) -> Tensor:
-    """All the images after the operation; ``numbers`` (B, 8) in [0, 1) decide its parameters."""
+def _changed(operation: Operation, images: Tensor, number: Tensor, keys: Tensor, draw: int) -> Tensor:
+    """All the images after the operation; ``number`` (B,) in [0, 1) and the stream ``draw`` decide its parameters."""
     device = images.device
     match operation:
         case Flip():
             return images.flip(-1)
         case Rotation():
-            return ops.rotate(images, _between(-operation.degrees, operation.degrees, numbers[:, 0]).to(device))
+            return ops.rotate(images, _between(-operation.degrees, operation.degrees, number).to(device))
         case Elastic():
-            noise = rng.uniform(keys.to(device), noise_draw, (2, *images.shape[-2:])).mul_(2).sub_(1)
+            noise = rng.uniform(keys.to(device), draw, (2, *images.shape[-2:])).mul_(2).sub_(1)
             displacement = ops.smooth_displacement(noise, operation.alpha, operation.sigma, operation.radius)
             return ops.displace(images, displacement)
         case Colour():
-            return ops.colour_jitter(images, _colour_factors(operation, numbers[:, :4]), numbers[:, 4:].argsort(dim=1))
+            numbers = rng.uniform(keys, draw, (2, 4))
+            order = numbers[:, 1].argsort(dim=1, stable=True)
+            return ops.colour_jitter(images, _colour_factors(operation, numbers[:, 0]), order)
         case Greyscale():
             return ops.greyscale(images).expand(-1, 3, -1, -1)
-        case Blur(radius=0):
-            return images
         case Blur():
-            sigma = _between(operation.low, operation.high, numbers[:, 0])
+            sigma = _between(operation.low, operation.high, number)
             return ops.gaussian_blur(images, sigma.to(device), operation.radius)
         case Solarize():
             return ops.solarize(images)
 
 
-def _between(low: float, high: float, numbers: Tensor) -> Tensor:
-    return low + (high - low) * numbers
+def _between(low: float, high: float, number: Tensor) -> Tensor:
+    return low + (high - low) * number
 
 
 def _colour_factors(operation: Colour, numbers: Tensor) -> Tensor:

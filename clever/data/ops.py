@@ -1,4 +1,4 @@
-"""Image operations on batches, every image with parameters of its own: what a view, a perturbation or a resize is made of.
+"""Image operations on batches, each image with parameters of its own: what views and perturbations are made of.
 
 Images are float32 in [0, 1], shape (B, 3, H, W), unless said otherwise; parameters are tensors of B rows on the same
 device. Each operation equals torchvision's function on one image; none draws random numbers.
@@ -28,7 +28,7 @@ def normalise(images: Tensor) -> Tensor:
 
 
 def resize(images: Tensor, side: int, interpolation: str) -> Tensor:
-    """Resize uint8 images (B, 3, H, W) so that the shorter side has ``side`` pixels, antialiased (torchvision's Resize)."""
+    """uint8 images (B, 3, H, W) resized to ``side`` pixels on their shorter side, antialiased: torchvision's Resize."""
     height, width = images.shape[-2:]
     short = min(height, width)
     if short == side:
@@ -72,7 +72,8 @@ def _resampling(start: Tensor, extent: Tensor, length: int, size: int, interpola
     centres = (torch.arange(size, device=start.device) + 0.5) * scale
     distance = ((pixels * widening).unsqueeze(-2) - (centres * widening).unsqueeze(-1)).abs_()
     weights = _KERNELS[interpolation](distance)
-    weights.mul_(((pixels > 0) & (pixels < extent.unsqueeze(-1))).unsqueeze(-2))
+    inside = (pixels > 0) & (pixels < extent.unsqueeze(-1))
+    weights.mul_(inside.to(weights.dtype).unsqueeze(-2))
     return weights.div_(weights.sum(-1, keepdim=True))
 
 
@@ -95,11 +96,17 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
     """Turn square images counter-clockwise by ``degrees`` (B,): nearest neighbour, zeros outside, same size."""
     side = images.shape[-1]
     radians = torch.deg2rad(degrees.double())
-    sine, cosine = (each.float().div_(0.5 * side).view(-1, 1, 1) for each in (radians.sin(), radians.cos()))
+    sine, cosine = (each.float().div_(0.5 * side) for each in (radians.sin(), radians.cos()))
     offsets = torch.arange(side, device=images.device) + (0.5 - 0.5 * side)
-    x, y = offsets.view(1, 1, -1), offsets.view(1, -1, 1)
-    grid = torch.stack((cosine * x - sine * y, sine * x + cosine * y), dim=-1)
-    return F.grid_sample(images, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    by_column = torch.stack((cosine, sine), dim=1).view(-1, 2, 1, 1) * offsets
+    by_row = torch.stack((-sine, cosine), dim=1).view(-1, 2, 1, 1) * offsets.view(-1, 1)
+    return _sampled(images, by_column + by_row, "nearest")
+
+
+def _sampled(images: Tensor, places: Tensor, interpolation: str) -> Tensor:
+    """The images read at ``places`` (B, 2, S, S): x and y, each -1..1 over the image; zeros outside."""
+    grid = places.permute(0, 2, 3, 1)
+    return F.grid_sample(images, grid, mode=interpolation, padding_mode="zeros", align_corners=False)
 
 
 def smooth_displacement(noise: Tensor, alpha: float, sigma: float, radius: int) -> Tensor:
@@ -116,15 +123,10 @@ def displace(images: Tensor, displacement: Tensor) -> Tensor:
     Like torchvision's, the result is multiplied once more by the share of each sample that lies inside the image.
     """
     side = images.shape[-1]
-    place = (torch.arange(side, device=images.device) * 2 + (1 - side)) / side
-    x, y = displacement[:, 0] + place, displacement[:, 1] + place.view(-1, 1)
-    moved = F.grid_sample(images, torch.stack((x, y), dim=-1), padding_mode="zeros", align_corners=False)
-    return moved.mul_((_inside(x, side) * _inside(y, side)).unsqueeze(1))
-
-
-def _inside(coordinate: Tensor, side: int) -> Tensor:
-    """Share of a bilinear sample's weight that lies inside ``side`` pixels; ``coordinate`` is -1..1 over the image."""
-    return (0.5 * side + 0.5 - (0.5 * side) * coordinate.abs()).clamp_(0, 1)
+    line = (torch.arange(side, device=images.device) * 2 + (1 - side)) / side
+    places = displacement + torch.stack((line.expand(side, side), line.view(-1, 1).expand(side, side)))
+    inside = places.abs().mul_(-0.5 * side).add_(0.5 * side + 0.5).clamp_(0, 1)
+    return _sampled(images, places, "bilinear").mul_(inside[:, :1]).mul_(inside[:, 1:])
 
 
 def colour_jitter(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
@@ -135,20 +137,23 @@ def colour_jitter(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
     pixel's grey: one blend with weights of its own for each image serves them all.
     """
     device = images.device
-    hue = order == HUE
-    keep = torch.where(hue, 1.0, factors.gather(1, order))  # weight of the image itself, place by place
-    mean_weights = ((1 - keep) * (order == CONTRAST)).to(device).view(-1, 4, 1, 1, 1)
-    grey_weights = ((1 - keep) * (order == SATURATION)).to(device).view(-1, 4, 1, 1, 1)
-    keep = keep.to(device).view(-1, 4, 1, 1, 1)
+    blends = order.masked_select(order != HUE).view(-1, 3)
+    weights = factors.gather(1, blends)
+    rest = 1 - weights
+    of_mean, of_grey = rest * (blends == CONTRAST), rest * (blends == SATURATION)
+    weights, of_mean, of_grey = (each.to(device).view(-1, 3, 1, 1, 1) for each in (weights, of_mean, of_grey))
+    hue_place = (order == HUE).int().argmax(1)
+    images = images.clone()
     for place in range(4):
-        grey = greyscale(images)
-        mean = grey.mean(dim=(2, 3), keepdim=True).mul_(mean_weights[:, place])
-        base = grey.mul_(grey_weights[:, place]).add_(mean)
-        images = (images * keep[:, place]).add_(base).clamp_(0, 1)
-        rows = hue[:, place].nonzero().squeeze(1)
+        rows = (hue_place == place).nonzero().squeeze(1)
         if len(rows):
-            chosen = rows.to(device)
-            images.index_copy_(0, chosen, adjust_hue(images[chosen], factors[rows, HUE].to(device)))
+            there = rows.to(device)
+            images.index_copy_(0, there, adjust_hue(images.index_select(0, there), factors[rows, HUE].to(device)))
+        if place < 3:
+            grey = greyscale(images)
+            mean = grey.mean(dim=(2, 3), keepdim=True).mul_(of_mean[:, place])
+            base = grey.mul_(of_grey[:, place]).add_(mean)
+            images = torch.addcmul(base, images, weights[:, place]).clamp_(0, 1)
     return images
 
 
@@ -163,8 +168,10 @@ def adjust_hue(images: Tensor, turns: Tensor) -> Tensor:
     red, green, blue = images.unbind(1)
     value = torch.maximum(torch.maximum(red, green), blue)
     chroma = value - torch.minimum(torch.minimum(red, green), blue)
-    sixths = torch.where(value == green, (blue - red).add_(chroma, alpha=2), (red - green).add_(chroma, alpha=4))
-    sixths = torch.where(value == red, green - blue, sixths)
+    # Comparing and choosing is slow on a CPU; weights of exactly 0 and 1 choose between red, green and blue maxima.
+    below_red, below_green = (value - red).sign_(), (value - green).sign_()
+    sixths = torch.lerp((blue - red).add_(chroma, alpha=2), (red - green).add_(chroma, alpha=4), below_green)
+    sixths = torch.lerp(green - blue, sixths, below_red)
     hue = sixths.div_(chroma.clamp(min=1e-12)).mul_(1 / 6).add_(turns.view(-1, 1, 1) + 2)  # + 2 keeps it positive
     # Along the circle each channel is a trapezium: all of the value within a sixth of its own colour, least beyond two.
     own = torch.tensor((1 / 2, 1 / 6, 5 / 6), device=images.device).view(1, 3, 1, 1)
@@ -192,4 +199,4 @@ def _blurring(sigma: Tensor, radius: int, side: int) -> Tensor:
 
 def solarize(images: Tensor) -> Tensor:
     """Invert every value of one half and more, as 8-bit images do from 128 upwards."""
-    return torch.where(images >= 0.5, 1 - images, images)
+    return torch.minimum(images, 1 - images)

@@ -12,7 +12,7 @@ __all__ = ["normalise", "operations", "perturb"]
 
 
 def operations(perturbation: Perturbation, side: int) -> tuple[Operation, ...]:
-    """What is done, in order, to an image of ``side`` pixels; the elastic transform follows the rule for small sides."""
+    """What is done, in order, to images of ``side`` pixels; the elastic transform obeys the rule for small sides."""
     colour = Colour(1.0, 0.4, 0.4, 0.4, 0.1)
     return {
         Perturbation.ORIG: (),

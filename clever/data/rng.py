@@ -44,7 +44,10 @@ def uniform(key: Tensor, draw: int, shape_tail: tuple[int, ...] = ()) -> Tensor:
     ``draw`` names an independent stream of each key; the numbers are multiples of 2**-24.
     """
     bits = _mix(key + _signed(_STEP * (draw + 1)))
-    if shape_tail:
-        counter = torch.arange(math.prod(shape_tail), device=key.device) * _STEP
-        bits = _mix(bits.unsqueeze(-1) + counter).view(*key.shape, *shape_tail)
-    return _shifted(bits, 40).to(torch.float32).mul_(2.0**-24)
+    if not shape_tail:
+        return _shifted(bits, 40).to(torch.float32).mul_(2.0**-24)
+    count = math.prod(shape_tail)
+    counter = torch.arange((count + 1) // 2, device=key.device) * _STEP
+    bits = _mix(bits.unsqueeze(-1) + counter)
+    words = torch.cat((_shifted(bits, 40), (bits >> 16).bitwise_and_((1 << 24) - 1)), dim=-1)  # two numbers a hash
+    return words.to(torch.float32).mul_(2.0**-24)[..., :count].reshape(*key.shape, *shape_tail)

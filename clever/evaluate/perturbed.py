@@ -89,9 +89,8 @@ def _hits(
     hits = {name.value: torch.zeros(spec.passes, len(classifiers.names), 2, dtype=torch.int64) for name in rule}
     steps, began = math.ceil(len(test) / batch_size), time.monotonic()
     for step, (resized, labels, indices) in enumerate(batches, start=1):
-        labels, indices = labels.to(device), indices.to(device)
         for name, interpolation in rule.items():
-            images = resized[interpolation].to(device)
+            images = resized[interpolation]
             for index in range(1 if name is Perturbation.ORIG else spec.passes):
                 views = normalise(perturb(name, images, _keys(spec, name, index, indices)))
                 counts = classifiers.hits(probe_features(backbone, views, spec.precision), labels).cpu()

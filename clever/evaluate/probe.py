@@ -140,7 +140,7 @@ class _Reader:
             seed=self.spec.seed, epoch=epoch, pipeline=self.spec.pipeline, workers=self.workers, device=self.device,
         )
         for views, labels in batches:
-            yield self._features(views), labels.to(self.device)
+            yield self._features(views), labels
 
     def test_features(self, images: Images) -> tuple[Tensor, Tensor]:
         """Features (N, probe_dim) and labels (N,) of the whole split; kept, since test images are never augmented."""
@@ -150,15 +150,15 @@ class _Reader:
         )
         features, labels = [], []
         for resized, batch_labels, _ in batches:
-            features.append(self._features(normalise(resized["bicubic"].to(self.device))))
-            labels.append(batch_labels.to(self.device))
+            features.append(self._features(normalise(resized["bicubic"])))
+            labels.append(batch_labels)
             self.meter.show(len(batch_labels))
         return torch.cat(features), torch.cat(labels)
 
     def _features(self, views: Tensor) -> Tensor:
         if self.should_stop():
             raise _Stopped
-        return probe_features(self.backbone, views.to(self.device), self.spec.precision)
+        return probe_features(self.backbone, views, self.spec.precision)
 
 
 @dataclass
@@ -169,7 +169,6 @@ class _State:
     optimiser: torch.optim.Optimizer
     folder: Path
     epochs_done: int = 0
-    epochs_saved: int = 0
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     saved_at: float = field(default_factory=time.monotonic)
 
@@ -183,7 +182,6 @@ class _State:
         state = cls(heads, optimiser, folder)
         if (newest := load_newest(folder)) is not None:
             state.epochs_done, saved = newest
-            state.epochs_saved = state.epochs_done
             heads.load_state_dict(saved["heads"])
             optimiser.load_state_dict(saved["optimiser"])
             state.scores = saved["scores"]
@@ -207,10 +205,8 @@ class _State:
         return (time.monotonic() - self.saved_at) / 60
 
     def save(self, snapshot: dict[str, Any]) -> None:
-        """Write ``snapshot``, the state after ``epochs_done`` epochs, unless it is saved already."""
-        if self.epochs_done > self.epochs_saved:
-            save(self.folder, self.epochs_done, snapshot)
-            self.epochs_saved = self.epochs_done
+        """Write ``snapshot``, the state after ``epochs_done`` epochs."""
+        save(self.folder, self.epochs_done, snapshot)
         self.saved_at = time.monotonic()
 
 

@@ -17,7 +17,7 @@ GLOBAL_CROPS = 2
 
 
 class DistilledBackbone(nn.Module):
-    """A student backbone that reads all crops, and its teacher, without stochastic depth, that reads the global ones."""
+    """A student backbone for all crops, and its teacher, without stochastic depth, for the global ones."""
 
     def __init__(self, spec: PretrainSpec):
         super().__init__()

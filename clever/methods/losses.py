@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def pairwise_dot(targets: Tensor, crops: Tensor) -> Tensor:
-    """Dot products over the last dimension of (G, B, K) and (V, B, K), in full precision: (G, V, B)."""
+    """Dot products over the last dimension of (G, B, K) and (V, B, K), in fp32 even under autocast: (G, V, B)."""
     with torch.autocast(targets.device.type, enabled=False):
         return torch.einsum("gbk,vbk->gvb", targets.float(), crops.float())
 

@@ -9,6 +9,7 @@ from clever.names import State, TaskKind
 from clever.plan import Plan, PlannedTask
 from clever.run.devices import Devices
 from clever.run.executor import Executor, Outcome
+from clever.run.stop import CANCELLED
 from clever.run.worker import Job
 from clever.store import Store, TaskStatus
 
@@ -71,6 +72,7 @@ class Launcher:
         self.running: dict[int, Chain] = {}
         self.stopping = False
         self._looked = 0.0
+        self.began = time.time()
 
     def run(self, show: Callable[[Progress], None]) -> int:
         """Exit code: 0 if every task is done, 1 otherwise. ``show`` is called several times a second."""
@@ -129,7 +131,15 @@ class Launcher:
 
     def _waiting(self, chain: Chain) -> bool:
         """Has this chain work left that we have not tried yet?"""
-        return not chain.attempted and bool(chain.open(self.progress.states))
+        return not chain.attempted and bool(chain.open(self.progress.states)) and not self._cancelled(chain)
+
+    def _cancelled(self, chain: Chain) -> bool:
+        """Did `clever cancel` withdraw this chain since we began?"""
+        states = [self.progress.states[planned.task.id] for planned in chain.tasks]
+        return any(
+            status.state is State.PENDING and status.reason == CANCELLED and (status.heartbeat or 0) > self.began
+            for status in states
+        )
 
     def _elsewhere(self, chain: Chain) -> bool:
         """Does a process that is not ours work on this chain?"""

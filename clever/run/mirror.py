@@ -223,10 +223,10 @@ def _points(line: bytes) -> list[Point] | None:
     try:
         entry = json.loads(line)
         step, milliseconds = int(entry["step"]), round(entry["time"] * 1000)
-        values = {metric_name(name): value for name, value in entry["values"].items() if _is_number(value)}
+        values = {metric_name(name): float(value) for name, value in entry["values"].items() if _is_number(value)}
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return None
-    return [Point(name, float(value), step, milliseconds) for name, value in values.items()]
+    return [Point(name, value, step, milliseconds) for name, value in values.items()]
 
 
 def _is_number(value: Any) -> bool:
@@ -235,8 +235,8 @@ def _is_number(value: Any) -> bool:
 
 def metric_name(name: str) -> str:
     """``name`` as MLflow allows it: letters, digits and ``_ - . space : /``, and no path that leads elsewhere."""
-    clean = re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)
-    return "/".join(part for part in clean.split("/") if part.strip(".") or part.strip())[:NAME_LENGTH] or "_"
+    clean = re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)[:NAME_LENGTH]
+    return "/".join(part for part in clean.split("/") if part not in ("", ".", "..")) or "_"
 
 
 def result_numbers(folder: Path) -> dict[str, float]:

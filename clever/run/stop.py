@@ -6,11 +6,22 @@ import signal
 from clever.lease import Holder
 from clever.names import State
 from clever.plan import Plan, PlannedTask
+from clever.store import Store
+
+CANCELLED = "cancelled"
 
 
-def cancel_plan(plan: Plan) -> tuple[list[PlannedTask], list[tuple[PlannedTask, Holder]]]:
-    """Signal the holders of running tasks: those that were asked, and those on other machines."""
+def cancel_plan(plan: Plan, store: Store) -> tuple[list[PlannedTask], list[tuple[PlannedTask, Holder]]]:
+    """Signal the holders of running tasks, and withdraw tasks that a `clever run` has not started yet.
+
+    Returns the tasks that were stopped or withdrawn, and those that run on other machines.
+    """
     asked, out_of_reach = [], []
+    # What waits is withdrawn first, or the launcher would start it as soon as a slot is free.
+    for planned in plan.tasks:
+        if planned.status.state is State.PENDING:
+            store.write_status(store.folder(planned.task), State.PENDING, reason=CANCELLED)
+            asked.append(planned)
     for planned in plan.tasks:
         holder = planned.status.holder
         if planned.status.state not in (State.RUNNING, State.STALLED) or holder is None:

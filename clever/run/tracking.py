@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,17 +43,15 @@ from clever.run.mirror import (
     write_follow,
 )
 
-__all__ = [
-    "Mirror", "SyncReport", "TrackedTask", "describe", "find_run", "finish", "pending", "run_url", "start", "sync",
-    "write_follow",
-]  # fmt: skip
+__all__ = ["TrackedTask", "describe", "find_run", "finish", "pending", "run_url", "start", "sync"]
 
 EXPERIMENT = "clever"
 POLL_SECONDS = 3.0
 LONGEST_WAIT_SECONDS = 60.0  # between attempts while a server is away
 PASS_SECONDS = 60.0  # the longest that one tracker keeps others of the same store waiting
 FINAL_SECONDS = 20.0
-GRACE_SECONDS = 15.0  # for the call that is under way when the budget of the last pass is used up
+GRACE_SECONDS = 40.0  # for connecting, and for the call that is under way when the budget is used up
+SHARE_OF_LOOKING = 30  # a look at thousands of folders is followed by a rest so many times as long
 LOG = "tracker.log"
 BATCH_PARAMS = 100  # the most that MLflow takes in one call
 
@@ -110,7 +109,6 @@ class Mirror:
     def sync(self, tasks: Sequence[TrackedTask], budget_seconds: float, wait_seconds: float = 0.0) -> SyncReport:
         """One pass over ``tasks``, after waiting at most so long for another tracker of this store."""
         report = SyncReport()
-        deadline = time.monotonic() + budget_seconds
         with lease(self.store, wait_seconds) as held:
             report.busy = not held
             if held and pending(self.store, tasks, self.uri):
@@ -118,8 +116,8 @@ class Mirror:
                     self._connect()
                 except Exception as error:  # an unreachable server, a database that cannot be opened, no mlflow at all
                     report.failures["MLflow"] = _one_line(error)
-                else:
-                    self._pass(tasks, report, deadline)
+                else:  # connecting comes once and does not count: on a busy machine it would use up the budget
+                    self._pass(tasks, report, time.monotonic() + budget_seconds)
         return report
 
     def _pass(self, tasks: Sequence[TrackedTask], report: SyncReport, deadline: float) -> None:
@@ -266,8 +264,7 @@ class Mirror:
         for chunk in _chunks(missing, BATCH_PARAMS):
             self._client.log_batch(run.info.run_id, params=chunk)
         tags = {**self._tags(task), "clever.kind": document["kind"]}
-        changed = [RunTag(name, value) for name, value in tags.items() if run.data.tags.get(name) != value]
-        if changed:
+        if changed := [RunTag(name, value) for name, value in tags.items() if run.data.tags.get(name) != value]:
             self._client.log_batch(run.info.run_id, tags=changed)
 
 
@@ -295,7 +292,7 @@ def _open_database(uri: str) -> bool:
 
 def start(store: Path, uri: str, experiment: str, tasks: Iterable[TrackedTask]) -> "subprocess.Popen[bytes]":
     """Start a tracker process for ``tasks``; it makes its last pass when this process ends or calls `finish`."""
-    follow = store / f".tracking-{os.getpid()}.json"
+    follow = store / f".tracking-{uuid.uuid4().hex[:12]}.json"
     write_follow(follow, tasks)
     command = [sys.executable, "-m", "clever.run.tracking", str(store), "--uri", uri, "--follow", str(follow)]
     package = str(Path(__file__).parents[2])  # lets the process find us in a checkout, from any directory
@@ -329,7 +326,7 @@ class Tracker:
     def __init__(self, mirror: Mirror, follow: Path, every: float):
         self.mirror, self.follow, self.every = mirror, follow, every
         self.settled: set[str] = set()  # finished and mirrored: nothing can change any more
-        self.delay = every
+        self.rest = self.delay = every  # seconds between two looks: when all is well, and now
         self.failing = False
 
     def run(self, final_seconds: float) -> bool:
@@ -343,8 +340,11 @@ class Tracker:
     def _turn(self, budget_seconds: float, wait_seconds: float) -> bool:
         """Look at all tasks and send what is new; True if nothing is left."""
         report = SyncReport()
+        began = time.monotonic()
         try:
-            if waiting := list(self._waiting()):
+            waiting = list(self._waiting())
+            self.rest = max(self.every, SHARE_OF_LOOKING * (time.monotonic() - began))
+            if waiting:
                 report = self.mirror.sync(waiting, budget_seconds, wait_seconds)
         except Exception as error:  # the list of tasks, or the disk: the loop goes on
             report.failures["tracker"] = _one_line(error)
@@ -370,7 +370,7 @@ class Tracker:
         if self.failing and not failed:
             self.mirror.note(f"mirroring again ({report.points} points sent)")
         self.failing = failed
-        self.delay = min(2 * self.delay, LONGEST_WAIT_SECONDS) if failed else self.every
+        self.delay = min(2 * self.delay, LONGEST_WAIT_SECONDS) if failed else self.rest
 
 
 def _stdin_ends_within(seconds: float) -> bool:

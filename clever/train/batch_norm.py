@@ -8,10 +8,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def has_batch_norm(module: nn.Module) -> bool:
-    return any(isinstance(part, _BatchNorm) for part in module.modules())
-
-
 def convert_batch_norm(module: nn.Module, device: str) -> nn.Module:
     """``module`` with every batch norm, the teacher's too, taken over all ranks; parameters and buffers are kept."""
     if torch.device(device).type == "cuda":

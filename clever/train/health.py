@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-COLLAPSED = -6.0  # log10 of the share of its first value below which a norm counts as gone
+VITAL = ("head_norm_ef", "z_ef")  # log10 of the size of h_EF's parameters and of its outputs, where there is one
+COLLAPSED = -6.0  # a vital size counts as gone when it falls below this log10 of the share of its first value
 NEAR = 0.01  # nats; a base loss so close to ln K says that teacher or student cannot tell prototypes apart
 LONG_STEPS = 200  # small runs may well stay near ln K for tens of steps
 LONG_SHARE = 0.5  # of the steps after warm-up
@@ -20,7 +21,7 @@ class Health:
 
     total_steps: int
     warmup_steps: int
-    first: dict[str, float] = field(default_factory=dict)  # the first values of the log10 norms
+    first: dict[str, float] = field(default_factory=dict)  # values of the vital numbers
     seen_to: int = 0  # step
     followed: int = 0  # steps since warm-up
     at_ln_k: int = 0  # steps among them with a base loss near ln K
@@ -28,15 +29,19 @@ class Health:
     def check(self, step: int, terms: dict[str, float], numbers: dict[str, float]) -> None:
         """Take the losses and the method's health numbers after ``step`` steps. Raises Diverged."""
         self.check_loss(step, terms["loss"])
-        for name in (name for name in numbers if name.startswith("log10_")):
-            share = numbers[name] - self.first.setdefault(name, numbers[name])
-            if math.isnan(share) or share < COLLAPSED:
-                raise Diverged(f"{name} is {numbers[name]:.3g} at step {step}: it collapsed from {self.first[name]:.3g}")
-        self._follow(step, near=abs(terms["base"] - numbers["ln_k"]) < NEAR)
+        for name in VITAL:
+            if name in numbers:
+                self._check_size(step, name, numbers[name])
+        self._follow(step, near=abs(terms["contrastive"] - numbers["ln_k"]) < NEAR)
 
     def check_loss(self, step: int, loss: float) -> None:
         if not math.isfinite(loss):
             raise Diverged(f"loss is {'NaN' if math.isnan(loss) else 'infinite'} at step {step}")
+
+    def _check_size(self, step: int, name: str, value: float) -> None:
+        first = self.first.setdefault(name, value)
+        if math.isnan(value) or value - first < COLLAPSED:
+            raise Diverged(f"{name} collapsed: its log10 is {value:.1f} at step {step} and was {first:.1f} at first")
 
     def _follow(self, step: int, near: bool) -> None:
         new = step - max(self.seen_to, self.warmup_steps)

@@ -12,7 +12,7 @@ from clever.data.loader import MicroBatch
 from clever.methods.method import Method
 from clever.names import Precision
 from clever.spec import PretrainSpec
-from clever.train.batch_norm import convert_batch_norm, has_batch_norm
+from clever.train.batch_norm import convert_batch_norm
 from clever.train.optim import Schedules, build_optimiser, clip_each, drop_gradients
 
 AUTOCAST = {Precision.FP32: None, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
@@ -118,7 +118,7 @@ def check_accumulation(method: Method, micro_batches: int) -> None:
     reason = None
     if not method.sums_over_batch:
         reason = "its loss compares the images of a batch with each other"
-    elif has_batch_norm(method):
+    elif method.has_batch_norm:
         reason = "its batch norm would take the statistics of a micro-batch instead of the batch"
     if reason:
         raise ValueError(

@@ -75,7 +75,8 @@ def build_optimiser(hyper: DinoRecipe, module: nn.Module) -> torch.optim.Optimiz
     groups = parameter_groups(module)
     if hyper.optimiser == "adamw":
         return torch.optim.AdamW(groups, lr=0.0, fused=True)  # fused: three to five times faster, on the CPU too
-    return torch.optim.SGD(groups, lr=0.0, momentum=hyper.sgd_momentum, fused=True)
+    # Not fused: that fails where some parameters, as the last layers, get their first gradient later than others.
+    return torch.optim.SGD(groups, lr=0.0, momentum=hyper.sgd_momentum, foreach=True)
 
 
 def drop_gradients(parameters: Iterable[nn.Parameter]) -> None:

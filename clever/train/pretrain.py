@@ -199,10 +199,9 @@ class _Run:
         """Write the teacher's backbone, unless the run was in vain, and sum the run up."""
         warnings = self.health.warnings()
         if self.learner.rank == 0:
-            backbone = self.learner.method.probe_backbone().state_dict()
+            backbone = {name: value.cpu() for name, value in self.learner.method.probe_backbone().state_dict().items()}
             with files.replacing(self.folder / "weights.pt") as temporary:
-                shape = self.spec.shape.model_dump(mode="json")
-                torch.save({"backbone": {name: value.cpu() for name, value in backbone.items()}, "shape": shape}, temporary)
+                torch.save({"backbone": backbone, "shape": self.spec.shape.model_dump(mode="json")}, temporary)
         return {
             "steps": self.learner.step,
             "epochs": self.spec.epochs,

@@ -154,6 +154,24 @@ def test_test_features_are_computed_once_and_train_features_once_an_epoch(run, p
     assert built[0].calls == 2 + 5 * 3  # 25 and 44 images in batches of 16; all heads share a pass
 
 
+def test_images_are_read_as_the_specification_says_and_anew_in_every_epoch(run, probe_spec, monkeypatch):
+    read = []
+    for name in ("probe_batches", "test_batches"):
+        original = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda images, original=original, **how: read.append(how) or original(images, **how)
+        )
+    run(probe_spec.model_copy(update={"train_scale": (0.5, 0.9), "crop_size": 4, "resize": 6}), workers=0)
+    assert read[0] == {
+        "crop_size": 4, "resize": 6, "interpolations": ("bicubic",), "batch_size": 16, "workers": 0, "device": "cpu",
+    }
+    shared = {
+        "crop_size": 4, "scale": (0.5, 0.9), "global_batch": 16, "seed": 3, "pipeline": probe_spec.pipeline,
+        "workers": 0, "device": "cpu",
+    }
+    assert read[1:] == [{**shared, "epoch": epoch} for epoch in range(5)]
+
+
 def test_what_is_logged_has_names_that_mlflow_accepts(run, probe_spec, silent):
     run(probe_spec)
     names = silent.told[0][1]

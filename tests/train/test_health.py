@@ -9,15 +9,15 @@ from clever.train.health import Diverged, Health
 LN_K = math.log(256)
 
 
-def see(health: Health, step: int, base: float = 3.0, loss: float = 3.0, **log10) -> None:
-    health.check(step, {"loss": loss, "base": base}, {"ln_k": LN_K, **{f"log10_{k}": v for k, v in log10.items()}})
+def see(health: Health, step: int, contrastive: float = 3.0, loss: float = 3.0, **numbers) -> None:
+    health.check(step, {"loss": loss, "contrastive": contrastive}, {"ln_k": LN_K, **numbers})
 
 
 def run(total: int, warmup: int, at_ln_k: range) -> Health:
     """A run that is read every ten steps and whose base loss is at ln K at the given steps."""
     health = Health(total, warmup)
     for step in range(10, total + 1, 10):
-        see(health, step, base=LN_K + 0.001 if step in at_ln_k else LN_K - 0.5)
+        see(health, step, contrastive=LN_K + 0.001 if step in at_ln_k else LN_K - 0.5)
     return health
 
 
@@ -29,10 +29,10 @@ def test_a_loss_that_is_no_number_is_named_with_its_step(loss, word):
 
 def test_a_norm_that_falls_below_a_millionth_of_its_start_is_a_collapse():
     health = Health(100, 10)
-    see(health, 1, h_ef=1.5, h_ir=1.5)
-    see(health, 10, h_ef=-4.4, h_ir=1.5)
-    with pytest.raises(Diverged, match=r"log10_h_ef .* step 20"):
-        see(health, 20, h_ef=-4.6, h_ir=1.5)
+    see(health, 1, head_norm_ef=1.5, head_norm_ir=1.5)
+    see(health, 10, head_norm_ef=-4.4, head_norm_ir=1.5)
+    with pytest.raises(Diverged, match=r"head_norm_ef .* -4\.6 at step 20 .* 1\.5"):
+        see(health, 20, head_norm_ef=-4.6, head_norm_ir=1.5)
 
 
 def test_a_norm_of_zero_is_a_collapse():
@@ -73,5 +73,5 @@ def test_what_was_seen_survives_a_checkpoint():
     for step in range(10, 1001, 10):
         state, parts = parts.state(), Health(1000, 100)
         parts.load(state)
-        see(parts, step, base=LN_K + 0.001 if step < 700 else LN_K - 0.5)
+        see(parts, step, contrastive=LN_K + 0.001 if step < 700 else LN_K - 0.5)
     assert parts.state() == whole.state()

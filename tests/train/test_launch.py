@@ -22,6 +22,7 @@ def agreeing(seat: Seat, offset: float) -> tuple:
     return seat.rank, seat.world, flags, mean_over_ranks([offset + seat.rank, 1.0], seat.world)
 
 
+@pytest.mark.slow
 def test_ranks_agree_and_rank_0_answers():
     assert launch(agreeing, (5.0,), world=2, device="cpu") == (0, 2, [True, False], [5.5, 1.0])
 

@@ -1,0 +1,149 @@
+"""What the table, the claims and the exclusions of an experiment select, and whether its grid has it."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from clever.document import Document, Place
+from clever.experiment import Claim, Experiment, Selector
+from clever.names import Augmentation, Backbone, Perturbation, Representation, unknown
+
+POINT = ("method", "backbone", "augmentation")
+"""Coordinates that name a point of the grid; the others name a number of its result."""
+EACH = {
+    "augmentation": Augmentation,
+    "backbone": Backbone,
+    "perturbation": Perturbation,
+    "representation": Representation,
+}
+
+
+@dataclass(frozen=True)
+class Selections:
+    """An experiment beside its axes and the coordinates that all its points share.
+
+    An axis whose values are wrong themselves is given without values: nothing is said of what selects from it.
+    """
+
+    document: Document
+    experiment: Experiment
+    axes: dict[str, list[Any]]
+    fixed: dict[str, str]
+
+    def mistakes(self) -> Iterator[str]:
+        yield from self._zip()
+        yield from self._exclusions()
+        yield from self._rows()
+        yield from self._bold()
+        for index, claim in enumerate(self.experiment.claims):
+            yield from self._claim(index, claim)
+
+    def open_choices(self, points: Iterable[dict[str, str]]) -> Iterator[str]:
+        """Rows and claims that leave open which of ``points`` is meant: their mean would be the score of no model."""
+        coordinates = [{key: word for key, word in point.items() if key != "seed"} for point in points]
+        group = self.experiment.table.group
+        for index, row in enumerate(self.experiment.table.rows):
+            for word in dict.fromkeys(point[group] for point in coordinates) if group else (None,):
+                given = {**({group: word} if group and word else {}), **row.given()}
+                yield from self._open(("table", "rows", index), given, coordinates)
+        for index, claim in enumerate(self.experiment.claims):
+            for values in itertools.product(*claim.each.values()):
+                for number, cell in enumerate(claim.cells):
+                    given = {**dict(zip(claim.each, values, strict=True)), **cell.given()}
+                    yield from self._open(("claims", index, "cells", number), given, coordinates)
+
+    def _open(self, place: Place, given: dict[str, str], points: list[dict[str, str]]) -> Iterator[str]:
+        own = {key: given[key] for key in POINT if key in given}
+        found = [point for point in points if all(point.get(key) == word for key, word in own.items())]
+        values = {key: {point[key] for point in found} for key in (found[0] if found else ())}
+        choices = [f"{key} ({', '.join(sorted(words))})" for key, words in values.items() if len(words) > 1]
+        if choices:
+            words = ", ".join(f"{key} {word}" for key, word in own.items()) or "no coordinates"
+            what = "row" if "rows" in place else "claim"
+            yield (
+                f"{self.document.where(place)}: a {what} with {words} leaves open which "
+                f"{' and '.join(choices)} is meant; name it there"
+            )
+
+    def _zip(self) -> Iterator[str]:
+        columns = self.experiment.grid.zip
+        where = self.document.where(("grid", "zip"))
+        lengths = {key: len(values) for key, values in columns.items()}
+        if len(set(lengths.values())) > 1:
+            yield f"{where}: axes of `zip` move in step and must be of one length, not {lengths}"
+        steps = list(zip(*columns.values(), strict=False))
+        for index, step in enumerate(steps):
+            if step in steps[:index]:
+                yield f"{where}: `zip` gives {dict(zip(columns, step, strict=True))} twice"
+
+    def _exclusions(self) -> Iterator[str]:
+        for index, pattern in enumerate(self.experiment.grid.exclude):
+            for key, value in pattern.items():
+                where = self.document.where(("grid", "exclude", index, key))
+                values = self.axes.get(key)
+                if values is None:
+                    yield f"{where}: {unknown('axis of the grid', key, self.axes)}"
+                elif values and value not in values:
+                    yield f"{where}: {unknown(f'value of {key} in the grid', str(value), map(str, values))}"
+
+    def _rows(self) -> Iterator[str]:
+        shown: dict[tuple, str] = {}
+        group = self.experiment.table.group
+        if group and group not in self.axes and group not in self.fixed:
+            yield f"{self.document.where(('table', 'group'))}: `{group}` is neither an axis of the grid nor in `pretrain`"
+        for index, row in enumerate(self.experiment.table.rows):
+            place: Place = ("table", "rows", index)
+            yield from self._outside(place, row)
+            if row.perturbation is not None:
+                where = self.document.where((*place, "perturbation"))
+                yield f"{where}: row `{row.label}` chooses a perturbation, but those are the columns"
+            cells = tuple(sorted({"representation": "full", **row.given()}.items()))
+            if cells in shown:
+                yield f"{self.document.where(place)}: row `{row.label}` shows the same cells as row `{shown[cells]}`"
+            shown.setdefault(cells, row.label)
+
+    def _bold(self) -> Iterator[str]:
+        group = self.experiment.table.group
+        for key in self.experiment.table.bold:
+            where = self.document.where(("table", "bold", key))
+            if group is None:
+                yield f"{where}: `bold` chooses columns for each group, but the table has no `group`"
+            elif (values := self._values(group)) and key not in values:
+                yield f"{where}: {unknown(f'{group} in the grid', key, values)}"
+
+    def _claim(self, index: int, claim: Claim) -> Iterator[str]:
+        others = [other.id for other in self.experiment.claims[:index]]
+        if claim.id in others:
+            yield f"{self.document.where(('claims', index, 'id'))}: two claims are called `{claim.id}`"
+        for key, words in claim.each.items():
+            place: Place = ("claims", index, "each", key)
+            if not words:
+                yield f"{self.document.where(place)}: `{key}` has no values"
+            for number, word in enumerate(words):
+                where = self.document.where((*place, number))
+                if word not in list(EACH[key]):
+                    yield f"{where}: {unknown(key, word, EACH[key])}"
+                else:
+                    yield from self._not_in_grid(where, key, word)
+        for number, cell in enumerate(claim.cells):
+            yield from self._outside(("claims", index, "cells", number), cell)
+            if cell.perturbation is None and "perturbation" not in claim.each:
+                where = self.document.where(("claims", index, "cells", number))
+                yield f"{where}: claim `{claim.id}` does not say under which perturbation; say it there"
+
+    def _outside(self, place: Place, selector: Selector) -> Iterator[str]:
+        """A row or claim that names something outside the grid would print an empty cell for ever."""
+        for key, word in selector.given().items():
+            yield from self._not_in_grid(self.document.where((*place, key)), key, word)
+
+    def _not_in_grid(self, where: str, key: str, word: str) -> Iterator[str]:
+        values = self._values(key)
+        if key in POINT and values and word not in values:
+            yield f"{where}: {unknown(f'{key} in the grid', word, values)}"
+
+    def _values(self, key: str) -> list[str]:
+        """The values that a coordinate has in the grid; none where that is not known."""
+        if key in self.axes:
+            return [str(value) for value in self.axes[key]]
+        return [self.fixed[key]] if key in self.fixed else []

@@ -1,0 +1,107 @@
+"""All formats of a report: rendering it as text, and writing it into a folder."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from clever.errors import RequestError
+from clever.files import write_text
+from clever.names import unknown
+from clever.reports import terminal
+from clever.reports.latex import latex
+from clever.reports.markdown import markdown
+from clever.reports.model import Report
+from clever.reports.report import claims_json, to_json
+from clever.reports.words import claims_of
+
+CSV_COLUMNS = [
+    "table", "profile", "row", "group", "label", "augmentation", "backbone", "method", "representation", "column",
+    "metric", "value", "std", "n", "paper", "paper_bold", "source", "delta", "gain", "paper_gain", "best", "images",
+    "state", "tasks",
+]  # fmt: skip
+
+
+def render(
+    report: Report,
+    format: str,
+    *,
+    width: int | None = None,
+    colour: bool = False,
+    claims_only: bool = False,
+    states: bool = False,
+) -> str:
+    """The report as text in one of `FORMATS`, ending in a newline.
+
+    ``width`` (columns of the terminal), ``colour`` and ``states`` (progress in the cells instead of numbers) concern
+    `rich` alone; without a width no line is broken. Raises RequestError for a format that there is not.
+    """
+    _check(format)
+    if claims_only:
+        report = replace(report, tables=())
+    if format == "rich":
+        return (terminal.states if states else terminal.page)(report, width, colour)
+    return EMITTERS[format](report)
+
+
+def write(report: Report, format: str, folder: Path, *, claims_only: bool = False) -> list[Path]:
+    """Write the report into ``folder``: one file a table, named for it and its profile; JSON in one file.
+
+    Raises RequestError for a format that there is not, and where two tables would be one file.
+    """
+    _check(format)
+    if claims_only:
+        report = replace(report, tables=())
+    names = [table.name for table in report.tables]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise RequestError(f"several experiments are called {', '.join(twice)}; write them into folders of their own")
+    pages = {table.name: replace(report, tables=(table,), claims=claims_of(report, table)) for table in report.tables}
+    if format == "json" or not pages:
+        pages = {"report" if pages else "claims": report}
+    paths = []
+    for name, page in pages.items():
+        paths.append(folder / f"{name}-{report.profile}.{FORMATS[format]}")
+        write_text(paths[-1], render(page, format))
+    return paths
+
+
+def _check(format: str) -> None:
+    if format not in FORMATS:
+        raise RequestError(unknown("format", format, FORMATS))
+
+
+def csv_text(report: Report) -> str:
+    """One line a cell, unrounded; of a report without tables, one line a claim."""
+    lines = _csv_cells(report) if report.tables else claims_json(report)["claims"]
+    columns = CSV_COLUMNS if report.tables else ["profile", "on", "id", "table", "verdict", "text", "where", "evidence"]
+    file = io.StringIO()
+    writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for line in lines:
+        writer.writerow({"profile": report.profile, "on": report.on, **line})
+    return file.getvalue()
+
+
+def _csv_cells(report: Report) -> Iterator[dict]:
+    for table, model in zip(to_json(report)["tables"], report.tables, strict=True):
+        for row in table["rows"]:
+            place = {"table": table["name"], "row": row["key"], "group": row["group"], "label": row["label"]}
+            for column, cell in row["cells"].items():
+                own = {**cell, "tasks": " ".join(cell["tasks"]), "column": column, "metric": model.metric}
+                yield {**place, **row["coordinates"], **own}
+
+
+def json_text(report: Report) -> str:
+    return json.dumps(to_json(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+FORMATS = {"rich": "txt", "md": "md", "latex": "tex", "csv": "csv", "json": "json"}
+"""Every format and the suffix of its files."""
+EMITTERS: dict[str, Callable[[Report], str]] = {
+    "md": markdown,
+    "latex": latex,
+    "csv": csv_text,
+    "json": json_text,
+}

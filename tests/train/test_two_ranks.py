@@ -1,0 +1,76 @@
+"""Laws of the real loop on real digits: two processes, or two micro-batches, train as one process does."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from clever.catalog import Locations
+from clever.data.datasets import open_images
+from clever.spec import PretrainSpec
+from clever.train import pretrain
+from clever.train.launch import Seat, launch
+from tests.train.small import nano
+
+# Without drop path, whose randomness belongs to a rank; with rates at which twenty steps change a lot.
+BATCH_NORM = {"head_batch_norm": True, "drop_path": 0.0, "learning_rate": 0.1}
+SPECS = {
+    "vit": nano("vit_nano", "clever", BATCH_NORM),
+    "resnet": nano("resnet_nano", "dino", {**BATCH_NORM, "optimiser": "sgd", "learning_rate": 3.0}),
+}
+
+
+def train(spec: PretrainSpec, folder: Path, seat: Seat | None = None, **options) -> dict[int, dict[str, float]]:
+    """The numbers of all twenty steps."""
+    logged: dict[int, dict[str, float]] = {}
+    images = open_images("digits", "train", Locations(), image_size=spec.image_size, subset=spec.subset)
+    place = {"rank": seat.rank, "world": seat.world} if seat else {}
+    result = pretrain.pretrain(spec, images, folder, logged.__setitem__, device="cpu", **place, **options)
+    assert result["steps"] == 20
+    return logged
+
+
+def train_all(seat: Seat, folder: Path) -> dict[str, dict[int, dict[str, float]]]:
+    pretrain.LOG_EVERY = 1
+    return {name: train(spec, folder / name, seat) for name, spec in SPECS.items()}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "weights.pt", weights_only=True)["backbone"]
+
+
+def assert_equal_runs(found: dict, expected: dict) -> None:
+    assert found.keys() == expected.keys() == set(range(1, 21))
+    for step, metrics in expected.items():
+        assert found[step] == pytest.approx(metrics, rel=1e-5, abs=1e-6), f"step {step}"
+
+
+@pytest.fixture(autouse=True)
+def every_step(monkeypatch):
+    monkeypatch.setattr(pretrain, "LOG_EVERY", 1)
+
+
+@pytest.mark.slow
+def test_two_ranks_train_as_one_process_does(tmp_path):
+    found = launch(train_all, (tmp_path / "two",), world=2, device="cpu")
+    for name, spec in SPECS.items():
+        expected = train(spec, tmp_path / "one" / name)
+        assert abs(expected[20]["loss"] - expected[1]["loss"]) > 0.05  # it does train
+        assert_equal_runs(found[name], expected)
+        one, two = weights(tmp_path / "one" / name), weights(tmp_path / "two" / name)
+        torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dino", "clever"])
+def test_two_micro_batches_train_as_one_batch_does(tmp_path, method):
+    spec = nano("vit_nano", method, {"drop_path": 0.0, "learning_rate": 0.1})
+    expected = train(spec, tmp_path / "one")
+    found = train(spec, tmp_path / "two", max_batch_per_device=4)
+    assert_equal_runs(found, expected)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_micro_batches_are_refused_with_batch_norm(tmp_path, name):
+    with pytest.raises(ValueError, match="batch norm"):
+        train(SPECS[name], tmp_path, max_batch_per_device=4)
