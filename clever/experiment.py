@@ -1,6 +1,7 @@
 """Experiment files and profiles: their models, and reading them with every mistake reported where it stands."""
 
 import os
+import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -167,7 +168,9 @@ def validate(model: type[Model], document: Document, values: Any) -> Model:
 
 def describe(problem: Any, model: type[BaseModel], document: Document) -> str:
     """One sentence for one of pydantic's complaints: where, what was given, what is allowed."""
-    place: Place = tuple(part for part in problem["loc"] if part != "[key]")
+    place: Place = problem["loc"]
+    if problem["type"] == "literal_error" and place[-1] == "[key]":
+        place = place[:-1]  # the key itself is meant
     if place[:2] == ("grid", "product"):
         place = ("grid", *place[2:])
     where = document.where(place)
@@ -180,7 +183,7 @@ def describe(problem: Any, model: type[BaseModel], document: Document) -> str:
     if problem["type"] == "missing":
         return f"{where}: `{name}` is missing"
     if problem["type"] in ("enum", "literal_error"):
-        allowed = [word.strip(" '") for word in problem["ctx"]["expected"].replace(" or ", ", ").split(",")]
+        allowed = re.findall(r"'(\w+)'", problem["ctx"]["expected"])
         return f"{where}: {unknown(_noun(problem['loc'], allowed), str(problem['input']), allowed)}"
     pairs = problem["type"] in ("model_type", "dict_type")
     return f"{where}: {name}: {'Input should be `field: value` pairs' if pairs else problem['msg']}{given(problem['input'])}"

@@ -96,7 +96,7 @@ class _Expansion:
     def study(self, name: str, profile_name: str) -> Study:
         layers = self.layers
         points = [point for coordinates in self._coordinates() for point in self._points(coordinates)]
-        refuse([*self.mistakes, *layers.selections.open_choices([point.coordinates for point in points])])
+        refuse(self.mistakes)
         if not points:
             raise RequestError(f"{layers.document.where(('grid',))}: the grid is empty: `exclude` leaves nothing")
         controls = (self._control(points[0]),) if layers.profile.control else ()

@@ -67,8 +67,7 @@ class Layers:
             self.experiment = read_experiment(document)
             self.seeds = {**self.experiment.seeds.model_dump(), **asked}
             self.fixed = self._fixed()
-            self.selections = Selections(document, self.experiment, checked_axes, self.fixed)
-            self.mistakes += self.selections.mistakes()
+            self.mistakes += Selections(document, self.experiment, checked_axes, self.fixed).mistakes()
         except RequestError as error:
             self.mistakes += error.messages
         refuse(self.mistakes)

@@ -11,8 +11,8 @@ from typing import Any
 
 from clever.catalog import CATALOG
 from clever.grid import Study
-from clever.names import LABELS, Action, Backbone, State, TaskKind
-from clever.spec import PretrainSpec, Task
+from clever.names import LABELS, Action, Backbone, State, Stem, TaskKind
+from clever.spec import BackboneShape, PretrainSpec, Task
 from clever.store import Store, TaskStatus
 
 # Multiply-accumulates of one forward pass at 224 px, in 1e9 (convention of the paper's Table 8); patch 16 for a ViT.
@@ -156,26 +156,29 @@ def _work(spec: Any) -> float | None:
     train, test = (min(n, spec.subset or n) for n in (facts.train, facts.test))
     if spec.kind is TaskKind.PRETRAIN:
         return train * spec.epochs * _work_per_image(spec)
-    forward = _forward(spec.shape.name, spec.crop_size, spec.shape.patch_size or 16)
+    forward = _forward(spec.shape, spec.crop_size)
     if spec.kind is TaskKind.PROBE:
         return (train * spec.epochs + test) * forward
     return 5 * spec.passes * test * forward
 
 
 def _work_per_image(spec: PretrainSpec) -> float:
-    globals_ = 2 * _forward(spec.backbone, spec.global_size, spec.patch_size)
-    locals_ = spec.local_crops * _forward(spec.backbone, spec.local_size, spec.patch_size)
+    globals_ = 2 * _forward(spec.shape, spec.global_size)
+    locals_ = spec.local_crops * _forward(spec.shape, spec.local_size)
     return 3 * (globals_ + locals_) + globals_  # student forward and backward, teacher forward
 
 
-def _forward(backbone: Backbone, side: int, patch: int) -> float:
-    tokens = 16 / patch if backbone.startswith("vit") else 1.0
-    return FORWARD_GMACS[backbone] * (side / 224 * tokens) ** 2
+def _forward(shape: BackboneShape, side: int) -> float:
+    finer = 16 / shape.patch_size if shape.patch_size else 1.0
+    if shape.stem is Stem.SMALL:
+        finer = 4.0  # neither its first layer nor a pooling halves the side
+    return FORWARD_GMACS[shape.name] * (side / 224 * finer) ** 2
 
 
 def _paper_rate() -> float:
     """Work per GPU-hour behind the paper's own figure."""
-    per_image = 4 * 2 * _forward(Backbone.VIT_SMALL, 224, 16) + 3 * 8 * _forward(Backbone.VIT_SMALL, 96, 16)
+    vit = BackboneShape(name=Backbone.VIT_SMALL, image_size=224, patch_size=16)
+    per_image = 4 * 2 * _forward(vit, 224) + 3 * 8 * _forward(vit, 96)
     return PAPER_IMAGES * PAPER_EPOCHS * per_image / PAPER_GPU_HOURS
 
 

@@ -1,7 +1,6 @@
 """What the table, the claims and the exclusions of an experiment select, and whether its grid has it."""
 
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,33 +38,6 @@ class Selections:
         for index, claim in enumerate(self.experiment.claims):
             yield from self._claim(index, claim)
 
-    def open_choices(self, points: Iterable[dict[str, str]]) -> Iterator[str]:
-        """Rows and claims that leave open which of ``points`` is meant: their mean would be the score of no model."""
-        coordinates = [{key: word for key, word in point.items() if key != "seed"} for point in points]
-        group = self.experiment.table.group
-        for index, row in enumerate(self.experiment.table.rows):
-            for word in dict.fromkeys(point[group] for point in coordinates) if group else (None,):
-                given = {**({group: word} if group and word else {}), **row.given()}
-                yield from self._open(("table", "rows", index), given, coordinates)
-        for index, claim in enumerate(self.experiment.claims):
-            for values in itertools.product(*claim.each.values()):
-                for number, cell in enumerate(claim.cells):
-                    given = {**dict(zip(claim.each, values, strict=True)), **cell.given()}
-                    yield from self._open(("claims", index, "cells", number), given, coordinates)
-
-    def _open(self, place: Place, given: dict[str, str], points: list[dict[str, str]]) -> Iterator[str]:
-        own = {key: given[key] for key in POINT if key in given}
-        found = [point for point in points if all(point.get(key) == word for key, word in own.items())]
-        values = {key: {point[key] for point in found} for key in (found[0] if found else ())}
-        choices = [f"{key} ({', '.join(sorted(words))})" for key, words in values.items() if len(words) > 1]
-        if choices:
-            words = ", ".join(f"{key} {word}" for key, word in own.items()) or "no coordinates"
-            what = "row" if "rows" in place else "claim"
-            yield (
-                f"{self.document.where(place)}: a {what} with {words} leaves open which "
-                f"{' and '.join(choices)} is meant; name it there"
-            )
-
     def _zip(self) -> Iterator[str]:
         columns = self.experiment.grid.zip
         where = self.document.where(("grid", "zip"))
@@ -95,9 +67,6 @@ class Selections:
         for index, row in enumerate(self.experiment.table.rows):
             place: Place = ("table", "rows", index)
             yield from self._outside(place, row)
-            if row.perturbation is not None:
-                where = self.document.where((*place, "perturbation"))
-                yield f"{where}: row `{row.label}` chooses a perturbation, but those are the columns"
             cells = tuple(sorted({"representation": "full", **row.given()}.items()))
             if cells in shown:
                 yield f"{self.document.where(place)}: row `{row.label}` shows the same cells as row `{shown[cells]}`"
@@ -128,9 +97,6 @@ class Selections:
                     yield from self._not_in_grid(where, key, word)
         for number, cell in enumerate(claim.cells):
             yield from self._outside(("claims", index, "cells", number), cell)
-            if cell.perturbation is None and "perturbation" not in claim.each:
-                where = self.document.where(("claims", index, "cells", number))
-                yield f"{where}: claim `{claim.id}` does not say under which perturbation; say it there"
 
     def _outside(self, place: Place, selector: Selector) -> Iterator[str]:
         """A row or claim that names something outside the grid would print an empty cell for ever."""

@@ -78,11 +78,13 @@ def load(environment: Mapping[str, str] = os.environ, *, store: Path | None = No
     """
     path = config_path(environment)
     values = _read(path) if path else {}
+    base = path.parent if path else Path()
+    if "store" in values:
+        values["store"] = _below(base, values["store"])
     data = values.setdefault("data", {})
     if isinstance(data, dict):
         # `[data] imagenet100 = "/path"` names one set, beside the fields proper
         proper = {key: data[key] for key in ("roots", "workers") if key in data}
-        base = path.parent if path else Path()
         roots = proper.get("roots", [])
         if isinstance(roots, list):
             extra = [Path(root) for root in environment.get("CLEVER_DATA", "").split(os.pathsep) if root]

@@ -232,8 +232,14 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a metrics file; an unfinished last line is left out."""
+    """The complete lines of a metrics file; an unfinished last line is left out. Raises ValueError naming a bad one."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8", errors="replace")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines() if line]
+    rows = []
+    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{path}:{number} is damaged: {error}") from None
+    return rows

@@ -26,7 +26,7 @@ def run(
 ) -> None:
     """Plan the targets and carry the plan out. Run it again to go on."""
     with requests():
-        from clever.commands.request import Request
+        from clever.request import Request
         from clever.errors import RequestError
         from clever.names import unknown
 
@@ -48,7 +48,7 @@ def retry(
 ) -> None:
     """Try failed tasks again, and what waits for them; nothing else is started."""
     with requests():
-        from clever.commands.request import Request
+        from clever.request import Request
         from clever.errors import RequestError
 
         if not targets and not failed:
@@ -68,7 +68,7 @@ def cancel(
 ) -> None:
     """Ask the processes that work on the targets to save and stop; what is done stays."""
     with requests():
-        from clever.commands.request import Request
+        from clever.request import Request
         from clever.run.stop import cancel_plan
 
         request = Request.read(targets, profile, store, seeds, set_)
@@ -96,7 +96,7 @@ def _carry_out(request, out: Out, only_failed: bool = False) -> int:  # type: ig
     code, failures = 0, {}
     if waiting:
         request.check_data({planned.task.spec.dataset for planned in waiting})
-        code, failures = session.carry_out(request, plan, out)
+        code, failures = session.carry_out(request, plan, out.say, out.quiet)
     return _tell(request, plan, out, code, failures)
 
 

@@ -26,7 +26,7 @@ def plan(
 ) -> None:
     """Show what `run` would do: every task's action and reason, counts and GPU-hours. Nothing is done."""
     with requests():
-        from clever.commands.request import Request
+        from clever.request import Request
         from clever.commands.views import plan_view
 
         planned = Request.read(targets, profile, store, seeds, set_).plan()
@@ -47,7 +47,7 @@ def status(
 ) -> None:
     """The tables with the state of every cell. Read-only."""
     with requests():
-        from clever.commands.request import Request
+        from clever.request import Request
         from clever.commands.views import status_view, watch_status
         from clever.reports import build, complete, status_json
 

@@ -34,7 +34,7 @@ def report(
         import sys
 
         from clever import reports
-        from clever.commands.request import Request
+        from clever.request import Request
         from clever.errors import RequestError
         from clever.names import unknown
 

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clever.commands.request import Request
+from clever.request import Request
 from clever.files import read_json
 from clever.names import Action, State
 from clever.plan import Plan

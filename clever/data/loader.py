@@ -4,10 +4,14 @@ Neither the number of workers, ranks or micro-batches, nor where a run was resum
 """
 
 import ctypes
+import multiprocessing
 import signal
 import sys
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 
 import torch
 from torch import Tensor
@@ -227,17 +231,19 @@ class _ResizedImages(Dataset):
 
 def _loaded(dataset: Dataset, requests: Iterable, workers: int, device: torch.device | str) -> Iterator:
     """``dataset[request]`` for each request, in order, made ahead by worker processes if there are any."""
-    return iter(
-        DataLoader(
-            dataset,
-            sampler=requests,
-            batch_size=None,
-            num_workers=workers,
-            pin_memory=torch.device(device).type == "cuda",
-            generator=torch.Generator(),  # else the loader would draw a seed from the trainer's own generator
-            worker_init_fn=_prepare_worker,
-        )
+    made = DataLoader(
+        dataset,
+        sampler=requests,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=torch.device(device).type == "cuda",
+        generator=torch.Generator(),  # else the loader would draw a seed from the trainer's own generator
+        worker_init_fn=_prepare_worker,
     )
+    others = set(multiprocessing.active_children())
+    batches = iter(made)
+    _workers.update(set(multiprocessing.active_children()) - others)
+    return batches
 
 
 def _prepare_worker(_: int) -> None:
@@ -247,3 +253,17 @@ def _prepare_worker(_: int) -> None:
     if sys.platform == "linux":
         set_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+
+
+_workers: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
+
+
+def _end_workers() -> None:
+    """multiprocessing ends children that are left at exit by SIGTERM, which ours ignore, and waits for them for ever."""
+    if left := [worker for worker in _workers if worker.is_alive()]:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise: a worker was killed
+        for worker in left:
+            worker.kill()
+
+
+Finalize(None, _end_workers, exitpriority=100)  # runs before multiprocessing waits

@@ -31,7 +31,7 @@ def _mix(bits: Tensor) -> Tensor:
 
 def keys(seed: int, *parts: int | Tensor) -> Tensor:
     """One int64 key for each combination of ``seed`` and ``parts``; int64 tensors among the parts broadcast."""
-    key = _mix(torch.tensor(_signed(seed)) + _STEP)
+    key = _mix(torch.tensor(_signed(seed)))  # not a step on, like the parts: seed and first part must not commute
     for part in parts:
         part = part if isinstance(part, Tensor) else torch.tensor(_signed(part))
         key = _mix(key.to(part.device) ^ _mix(part + _STEP))

@@ -13,7 +13,7 @@ import shlex
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +257,20 @@ def _leaves(value: Any, separator: str, path: str = "") -> Iterator[tuple[str, A
         return
     for name, item in value.items():
         yield from _leaves(item, separator, f"{path}{separator}{name}" if path else str(name))
+
+
+@dataclass
+class SyncReport:
+    """What one pass did: points sent, why tasks (by folder) or MLflow itself failed, and whether it was cut short."""
+
+    points: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+    busy: bool = False  # another tracker of this store was at work all the time
+    out_of_time: bool = False
+
+    @property
+    def complete(self) -> bool:
+        return not (self.failures or self.busy or self.out_of_time)
 
 
 def public_uri(uri: str) -> str:

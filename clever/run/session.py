@@ -3,10 +3,10 @@
 import dataclasses
 import signal
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
-from clever.commands.out import Out
-from clever.commands.request import Request
+from clever.request import Request
 from clever.names import State, TaskKind
 from clever.plan import Plan
 from clever.run import tracking
@@ -16,8 +16,8 @@ from clever.run.executor import LocalExecutor
 from clever.run.launcher import Launcher
 
 
-def carry_out(request: Request, plan: Plan, out: Out) -> tuple[int, dict[str, str]]:
-    """Run the plan on this machine: the exit code, and why tasks failed."""
+def carry_out(request: Request, plan: Plan, say: Callable[[str], None], quiet: bool) -> tuple[int, dict[str, str]]:
+    """Run the plan on this machine: the exit code, and why tasks failed. ``say`` takes lines for the user."""
     threads = max((planned.task.spec.threads for planned in plan.tasks), default=1)
     devices = available(request.settings.devices, threads)
     wanted: dict[TaskKind, str] = {}
@@ -27,12 +27,12 @@ def carry_out(request: Request, plan: Plan, out: Out) -> tuple[int, dict[str, st
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: workers save first
     tracker = _start_tracker(request, plan)
     try:
-        with display(out.quiet) as show:
+        with display(quiet) as show:
             code = launcher.run(show)
     finally:
         signal.signal(signal.SIGTERM, previous)
         if tracker is not None:
-            tracking.finish(tracker, out.say)
+            tracking.finish(tracker, say)
     return code, launcher.progress.failures
 
 

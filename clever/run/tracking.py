@@ -17,7 +17,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from clever.run.mirror import (
     BATCH_METRICS,
     Bookmark,
     Point,
+    SyncReport,
     TrackedTask,
     batches,
     describe,
@@ -43,14 +44,14 @@ from clever.run.mirror import (
     write_follow,
 )
 
-__all__ = ["TrackedTask", "describe", "find_run", "finish", "pending", "run_url", "start", "sync"]
+__all__ = ["SyncReport", "TrackedTask", "describe", "find_run", "finish", "pending", "run_url", "start", "sync"]
 
 EXPERIMENT = "clever"
 POLL_SECONDS = 3.0
 LONGEST_WAIT_SECONDS = 60.0  # between attempts while a server is away
 PASS_SECONDS = 60.0  # the longest that one tracker keeps others of the same store waiting
 FINAL_SECONDS = 20.0
-GRACE_SECONDS = 40.0  # for connecting, and for the call that is under way when the budget is used up
+GRACE_SECONDS = 40.0  # for another tracker, for connecting, and for the call under way at the end of the budget
 SHARE_OF_LOOKING = 30  # a look at thousands of folders is followed by a rest so many times as long
 LOG = "tracker.log"
 BATCH_PARAMS = 100  # the most that MLflow takes in one call
@@ -63,20 +64,6 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
 }
-
-
-@dataclass
-class SyncReport:
-    """What one pass did: points sent, why tasks (by folder) or MLflow itself failed, and whether it was cut short."""
-
-    points: int = 0
-    failures: dict[str, str] = field(default_factory=dict)
-    busy: bool = False  # another tracker of this store was at work all the time
-    out_of_time: bool = False
-
-    @property
-    def complete(self) -> bool:
-        return not (self.failures or self.busy or self.out_of_time)
 
 
 class OutOfTime(Exception):
@@ -109,15 +96,17 @@ class Mirror:
     def sync(self, tasks: Sequence[TrackedTask], budget_seconds: float, wait_seconds: float = 0.0) -> SyncReport:
         """One pass over ``tasks``, after waiting at most so long for another tracker of this store."""
         report = SyncReport()
-        with lease(self.store, wait_seconds) as held:
-            report.busy = not held
-            if held and pending(self.store, tasks, self.uri):
-                try:
-                    self._connect()
-                except Exception as error:  # an unreachable server, a database that cannot be opened, no mlflow at all
-                    report.failures["MLflow"] = _one_line(error)
-                else:  # connecting comes once and does not count: on a busy machine it would use up the budget
+        if not pending(self.store, tasks, self.uri):
+            return report
+        try:
+            client_class = _import_mlflow()  # takes seconds, so before the lease
+            with lease(self.store, wait_seconds) as held:
+                report.busy = not held
+                if held:
+                    self._connect(client_class)  # on a busy machine this alone would use up the budget
                     self._pass(tasks, report, time.monotonic() + budget_seconds)
+        except Exception as error:  # an unreachable server, a database that cannot be opened, no mlflow at all
+            report.failures["MLflow"] = _one_line(error)
         return report
 
     def _pass(self, tasks: Sequence[TrackedTask], report: SyncReport, deadline: float) -> None:
@@ -135,16 +124,12 @@ class Mirror:
                 if not self._reachable():
                     return
 
-    def _connect(self) -> None:
-        """Import MLflow, create or migrate its database if it is one, find or make the experiment; under the lease."""
+    def _connect(self, client_class: Any) -> None:
+        """Create MLflow's database if it is one, find or make the experiment: under the lease, once a process."""
         if self._client is not None:
             return
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)  # read when mlflow is imported
-        from mlflow import MlflowClient
-
         database = _open_database(self.uri)
-        client = MlflowClient(tracking_uri=self.uri)
+        client = client_class(tracking_uri=self.uri)
         found = client.get_experiment_by_name(self.experiment)
         artifacts = (self.store / "mlflow-artifacts").as_uri() if database else None
         self._experiment_id = found.experiment_id if found else client.create_experiment(self.experiment, artifacts)
@@ -277,6 +262,14 @@ def _one_line(error: Exception) -> str:
     return public_uri(f"{type(error).__name__}: {words}")
 
 
+def _import_mlflow() -> Any:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)  # read when mlflow is imported
+    from mlflow import MlflowClient
+
+    return MlflowClient
+
+
 def _open_database(uri: str) -> bool:
     """Is ``uri`` a database? Raises at once if it cannot be opened: MLflow itself would try for 102 seconds."""
     import sqlalchemy
@@ -335,7 +328,7 @@ class Tracker:
             self._turn(PASS_SECONDS, wait_seconds=0.0)
         # What blocks in MLflow cannot be interrupted otherwise; the lease of a dead process is free.
         signal.alarm(round(final_seconds + GRACE_SECONDS))
-        return self._turn(final_seconds, wait_seconds=final_seconds)
+        return self._turn(final_seconds, wait_seconds=final_seconds + GRACE_SECONDS)
 
     def _turn(self, budget_seconds: float, wait_seconds: float) -> bool:
         """Look at all tasks and send what is new; True if nothing is left."""

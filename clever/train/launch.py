@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 import tempfile
 import threading
 import time
@@ -17,7 +18,7 @@ import torch.multiprocessing
 
 from clever.train import distributed
 
-GRACE_SECONDS = 2.0  # how long the other ranks may still report after one failed, and may take to end when told to
+GRACE_SECONDS = 2.0  # how long the other ranks may still report after one failed, and may take to end after the work
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,14 @@ def launch(
                 theirs.close()  # or the end of the rank would not be seen as the end of its pipe
                 processes.append(process)
                 pipes.append(ours)
-            return _collect(processes, pipes, asked.set, should_stop)
+            answer = _collect(processes, pipes, asked.set, should_stop)
+            for process in processes:
+                process.join(GRACE_SECONDS)
+            return answer
         finally:
-            _end(processes)
+            for process in processes:
+                process.kill()
+                process.join()
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,8 @@ def _sit(
     function: Callable[..., Any], seat: Seat, args: tuple[Any, ...], meeting: Path, pipe: connection.Connection
 ) -> None:
     """The life of a rank: join the group, work, report."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # Ctrl-C and schedulers signal all processes: the parent answers for all
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
         distributed.start(seat.rank, seat.world, seat.device, meeting)
@@ -141,13 +149,3 @@ def _receive(pipe: connection.Connection, rank: int, process: BaseProcess, began
         process.join()
         error = ChildProcessError(f"rank {rank} ended without a word (exit code {process.exitcode})")
         return _Failure(rank, began, error)
-
-
-def _end(processes: list[BaseProcess]) -> None:
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.join(GRACE_SECONDS)
-        if process.is_alive():
-            process.kill()
-            process.join()

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import warnings
 from typing import Any
 
 import torch
@@ -30,13 +31,8 @@ class Learner:
         self.world = world
         self.device_type = torch.device(device).type
         check_precision(spec.precision, self.device_type)
-        self.method: Any = convert_batch_norm(method, device) if world > 1 else method
-        self.model = self.method
-        if world > 1:
-            ids = [torch.device(device)] if self.device_type == "cuda" else None
-            self.model = DistributedDataParallel(
-                self.method, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
+        self.method: Method = convert_batch_norm(method, device) if world > 1 else method
+        self.model = _shared(self.method, device) if world > 1 else self.method
         self.optimiser = build_optimiser(spec.hyper, self.method)
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=spec.precision == Precision.FP16)
         self.step = 0
@@ -87,6 +83,19 @@ class Learner:
         self.method.load_state_dict(state["method"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
+
+
+def _shared(method: Method, device: str) -> DistributedDataParallel:
+    """``method`` with gradients averaged over ranks. Buffers are left alone: every rank computes the same ones."""
+    with warnings.catch_warnings():
+        # Newer versions rename `broadcast_buffers`; older ones know no other name.
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
+        return DistributedDataParallel(
+            method,
+            device_ids=[torch.device(device)] if torch.device(device).type == "cuda" else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

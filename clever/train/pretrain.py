@@ -94,7 +94,7 @@ def _loader(
         global_scale=spec.global_scale,
         local_scale=spec.local_scale,
     )
-    loader = PretrainLoader(
+    return PretrainLoader(
         images,
         recipes,
         global_batch=spec.global_batch,
@@ -107,9 +107,6 @@ def _loader(
         workers=workers,
         device=device,
     )
-    if not loader.steps_per_epoch:
-        raise ValueError(f"global_batch {spec.global_batch} is larger than the {len(images)} images of {images.name}")
-    return loader
 
 
 class _Run:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from clever.evaluate import frozen
-from clever.names import Backbone, Representation, Stem
+from clever.names import Backbone, Pipeline, Representation, Stem
 from clever.spec import BackboneShape, PerturbedSpec, ProbeSpec
 
 SIDE = 8
@@ -92,7 +92,7 @@ def test_images() -> ColouredImages:
 def probe_spec() -> ProbeSpec:
     return ProbeSpec(
         dataset="coloured", shape=SHAPE, split_ratio=0.6, crop_size=SIDE, resize=SIDE, epochs=5, global_batch=16,
-        learning_rate=4.0, seed=3,
+        learning_rate=4.0, seed=3, pipeline=Pipeline.BATCHED,
     )
 
 

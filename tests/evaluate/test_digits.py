@@ -28,7 +28,7 @@ def digits():
 
 
 def probe_spec(shape: BackboneShape, **changes) -> ProbeSpec:
-    sizes = {"crop_size": SIDE, "resize": SIDE + 2, "epochs": 2, "global_batch": 32, "learning_rate": 0.1}
+    sizes = {"crop_size": SIDE, "resize": SIDE + 2, "epochs": 4, "global_batch": 20, "learning_rate": 1.0}
     return ProbeSpec(dataset="digits", shape=shape, split_ratio=0.8, seed=5, **sizes, **changes)
 
 
@@ -45,8 +45,7 @@ def ignore(*_) -> None:
     pass
 
 
-@pytest.mark.parametrize("pipeline", Pipeline)
-@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("kind, pipeline", [("vit", Pipeline.REFERENCE), ("resnet", Pipeline.BATCHED)])
 def test_a_probe_and_its_perturbed_scores(kind, pipeline, digits, tmp_path):
     shape = SHAPES[kind]
     torch.manual_seed(0)
@@ -70,9 +69,8 @@ def test_a_probe_and_its_perturbed_scores(kind, pipeline, digits, tmp_path):
     assert any(cell["std"] > 0 for rows in scores[0]["scores"].values() for cell in rows.values())
 
 
-@pytest.mark.parametrize("kind", SHAPES)
-def test_workers_do_not_matter(kind, digits, tmp_path):
-    shape = SHAPES[kind]
+def test_workers_do_not_matter(digits, tmp_path):
+    shape = SHAPES["resnet"]
     torch.manual_seed(0)
     weights = weights_of(build_backbone(shape), shape, tmp_path / "weights.pt")
     results = []
@@ -95,7 +93,8 @@ def method_spec(request) -> PretrainSpec:
     small = {"head_hidden": 8, "head_bottleneck": 4, "prototypes": 8, "projection_dim": 8}
     return PretrainSpec(
         dataset="digits", method=Method.CLEVER, hyper=CleverRecipe(**small), backbone=shape.name,
-        augmentation=Augmentation.BAUG, global_size=SIDE, local_size=8, epochs=1, global_batch=8, seed=11, **first_layer,
+        augmentation=Augmentation.BAUG, global_size=SIDE, local_size=8, epochs=1, global_batch=8, seed=11,
+        **first_layer,
     )
 
 
@@ -105,7 +104,7 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
 
 def test_the_untrained_control_is_the_student_as_pre_training_starts_it(method_spec):
     control = untrained_backbone(method_spec.shape, method_spec.seed)
-    assert equal(control.state_dict(), build_method(method_spec).probe_backbone().state_dict())  # teacher = student yet
+    assert equal(control.state_dict(), build_method(method_spec).probe_backbone().state_dict())  # still the student
 
 
 def test_the_teacher_is_probed_and_not_the_student(method_spec, digits, tmp_path, monkeypatch):

@@ -64,6 +64,8 @@ def test_a_killed_rank_is_named_and_leaves_no_process_behind(tmp_path):
 
 
 def stopping(seat: Seat) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):  # as a scheduler does, to all processes
+        os.kill(os.getpid(), number)
     deadline = time.monotonic() + PATIENCE
     while not seat.should_stop():
         assert time.monotonic() < deadline

@@ -1,0 +1,64 @@
+"""Data sets by name: where they are looked for, and what is said when they are not there."""
+
+from pathlib import Path
+
+import pytest
+
+from clever.catalog import CATALOG, DataError, Locations
+from clever.errors import RequestError
+
+
+def test_a_set_is_found_below_the_first_root_that_has_it(tmp_path):
+    (tmp_path / "b" / "imagenette").mkdir(parents=True)
+    locations = Locations(roots=(tmp_path / "a", tmp_path / "b"))
+    assert locations.find("imagenette") == tmp_path / "b" / "imagenette"
+    (tmp_path / "a" / "imagenette2").mkdir(parents=True)
+    assert locations.find("imagenette") == tmp_path / "a" / "imagenette2"
+
+
+def test_a_folder_named_for_a_set_wins_over_the_roots_and_is_the_only_one_tried(tmp_path):
+    (tmp_path / "cifar10").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    assert Locations((tmp_path,), {"cifar10": tmp_path / "elsewhere"}).find("cifar10") == tmp_path / "elsewhere"
+    with pytest.raises(DataError) as refused:
+        Locations((tmp_path,), {"cifar10": tmp_path / "gone"}).find("cifar10")
+    assert str(tmp_path / "gone") in str(refused.value)
+    assert f"{tmp_path / 'cifar10'}," not in str(refused.value)
+
+
+def test_the_digits_need_no_folder():
+    assert Locations().find("digits") is None
+
+
+def test_a_missing_set_is_refused_with_the_places_tried_and_what_to_do(tmp_path):
+    with pytest.raises(RequestError) as refused:
+        Locations(roots=(tmp_path,)).find("imagenet100")
+    (message,) = refused.value.messages
+    assert all(str(tmp_path / folder) in message for folder in CATALOG["imagenet100"].folders)
+    assert CATALOG["imagenet100"].obtain in message
+    assert '[data] imagenet100 = "/path"' in message
+    assert "CLEVER_DATA" in message
+
+
+def test_without_any_root_the_message_says_so():
+    with pytest.raises(DataError, match="nowhere: no data root is set"):
+        Locations().find("cifar10")
+
+
+def test_an_unknown_set_without_a_folder_is_refused():
+    with pytest.raises(DataError, match="data set `mine` was not found"):
+        Locations().find("mine")
+
+
+def test_the_users_own_sets_stand_beside_the_catalogue_each_once():
+    names = Locations(named={"mine": Path("/x"), "cifar10": Path("/y")}).names()
+    assert names == [*CATALOG, "mine"]
+
+
+def test_the_sizes_are_those_of_the_published_splits():
+    sizes = {name: (facts.train, facts.test, facts.classes) for name, facts in CATALOG.items()}
+    assert sizes["digits"] == (1437, 360, 10)
+    assert sizes["cifar10"] == (50_000, 10_000, 10)
+    assert sizes["imagenette"] == (9_469, 3_925, 10)
+    assert sizes["imagenet100"] == (126_689, 5_000, 100)
+    assert sizes["imagenet1k"] == (1_281_167, 50_000, 1000)

@@ -1,0 +1,145 @@
+"""Experiment files and profiles: found by name or path, and every mistake named where it stands."""
+
+import pytest
+
+from clever import experiment
+from clever.errors import RequestError
+from clever.experiment import find_experiment, open_profile, read_experiment
+from clever.names import Perturbation
+from tests.study import STUDY, changed, expand, mistakes, use_profile, write
+
+
+def test_a_built_in_experiment_is_found_by_its_name():
+    name, document = find_experiment("table3")
+    assert name == "table3"
+    assert read_experiment(document).paper.table == 3
+
+
+def test_every_built_in_experiment_can_be_expanded_in_every_profile():
+    from clever.catalog import Locations
+    from clever.grid import studies
+
+    assert {"smoke", "tiny", "cifar10", "imagenette", "paper"} <= set(experiment.profiles())
+    for profile in experiment.profiles():
+        assert len(studies(["all"], profile, Locations())) == len(experiment.experiments())
+
+
+def test_anyones_file_works_like_a_built_in_one(tmp_path):
+    name, document = find_experiment(str(write(tmp_path, STUDY, "my_study")))
+    assert name == "my_study"
+    assert read_experiment(document).title == "Mine"
+    assert read_experiment(document).evaluate[0].perturbation == [Perturbation.ORIG, Perturbation.CJ]
+
+
+def test_a_file_of_any_name_is_taken_where_it_exists(tmp_path):
+    path = tmp_path / "study"
+    path.write_text(STUDY)
+    assert find_experiment(str(path))[0] == "study"
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("tabel3", r"`tabel3`: no such experiment; did you mean `table3`\? \(allowed: .*all\); or give the path of a file"),
+        ("none.yaml", r"none\.yaml: there is no such file"),
+        ("x" * 5000, "no such experiment"),
+        ("a\0b", "no such experiment"),
+        ("", "no such experiment"),
+        ("/", "no such experiment"),
+    ],
+)
+def test_an_unknown_target_is_refused(target, words):
+    with pytest.raises(RequestError, match=words):
+        find_experiment(target)
+
+
+def test_an_unknown_profile_is_refused():
+    with pytest.raises(RequestError, match=r"`smok`: no such profile; did you mean `smoke`\?"):
+        open_profile("smok")
+
+
+def test_all_mistakes_of_a_file_are_reported_at_once_each_at_its_place(tmp_path):
+    text = changed(
+        ("title: Mine\n", "titel: Mine\n"),
+        ("backbone: vit_small, epochs: 500", "backbone: vit_smal, epochs: many, batch: 5"),
+        ("[baug, caug]\n  method", "[baug, cagu]\n  method"),
+        ("task: perturbed, perturbation: [orig, cj]", "task: pertrubed, perturbation: [orig, jc]"),
+        ("  group: augmentation", "  group: augmentatoin"),
+        ("{label: DINO, method: dino}", "{label: DINO, metod: dino}"),
+    )
+    found = mistakes(tmp_path, text)
+    assert found == [
+        "mine.yaml:2:34: `vit_smal`: no such backbone; did you mean `vit_small`? "
+        "(allowed: resnet18, resnet50, vit_tiny, vit_small, resnet_nano, vit_nano)",
+        "mine.yaml:2:54: pretrain.epochs: Input should be a valid integer, unable to parse string as an integer "
+        "(given: 'many')",
+        "mine.yaml:2:68: unknown field `pretrain.batch`; did you mean `global_batch`?",
+        "mine.yaml:4:24: `cagu`: no such augmentation; did you mean `caug`? (allowed: baug, caug, caug_plus)",
+        "mine.yaml:1:1: `title` is missing",
+        "mine.yaml:7:6: `pertrubed`: no such task; did you mean `perturbed`? (allowed: probe, perturbed)",
+        "mine.yaml:7:44: `jc`: no such perturbation; did you mean `cj`? (allowed: orig, cj, cj_flip, cj_ro, cj_ro_et)",
+        "mine.yaml:9:3: `augmentatoin`: no such group; did you mean `augmentation`? "
+        "(allowed: augmentation, backbone, method)",
+        "mine.yaml:11:21: unknown field `table.rows.0.metod`; did you mean `method`? "
+        "(allowed: method, backbone, augmentation, representation, perturbation, label)",
+        "mine.yaml:1:1: unknown field `titel`; did you mean `title`? "
+        "(allowed: title, paper, pretrain, probe, perturbed, grid, seeds, evaluate, table, claims)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- 1\n", "mine.yaml:1:1: the file: Input should be `field: value` pairs (given: [1])"),
+        ("hello\n", "mine.yaml:1:1: the file: Input should be `field: value` pairs (given: 'hello')"),
+        ("null\n", "mine.yaml:1:1: the file: Input should be `field: value` pairs (given: None)"),
+        (b"title: \xff\n", "mine.yaml:1:8: cannot be read: it is not UTF-8 text"),
+        ("title: [", "mine.yaml:1:9: not valid YAML: while parsing a flow node, expected the node content"),
+    ],
+)
+def test_what_is_no_experiment_at_all_is_one_message(tmp_path, text, message):
+    (found,) = mistakes(tmp_path, text)
+    assert found.startswith(message)
+
+
+def test_an_empty_file_lacks_what_a_file_must_have(tmp_path):
+    fields = ("title", "pretrain", "evaluate", "table")
+    assert mistakes(tmp_path, "") == [f"mine.yaml:1:1: `{field}` is missing" for field in fields]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("grid:\n", "seeds: 3\ngrid:\n", "3:1: seeds: Input should be `field: value` pairs (given: 3)"),
+        ("grid:\n", "seeds: {pretrain: 0}\ngrid:\n", "3:9: seeds.pretrain: Input should be greater than or equal to 1"),
+        ("{label: DINO, method: dino}", "{method: dino}", "11:7: `table.rows.0.label` is missing"),
+        ("{label: DINO, method: dino}", "dino", "11:7: table.rows.0: Input should be `field: value` pairs (given: 'dino')"),
+        ("{method: dino}]", "{method: dino}, {method: dino}]", "18:5: claims.0.cells: List should have at most 2 items"),
+        ("    each: {aug", "    relation: less\n    each: {aug", "19:5: `less`: no such relation (allowed: greater)"),
+        ("each: {aug", "each: {perturbaton: [cj], aug", "19:12: `perturbaton`: no such each; did you mean `perturbation`?"),
+        ("{baug: [orig]}", "{baug: [ogir]}", "13:17: `ogir`: no such perturbation; did you mean `orig`?"),
+        ("table:\n", "table:\n  columns: method\n", "9:3: `method`: no such columns (allowed: perturbation)"),
+        ("title: Mine", "title: {a: " + "x" * 200 + "}", "1:1: title: Input should be a valid string (given: {'a': 'xxx"),
+        ("title: Mine", "title: Mine\n'[key]': 1\nproduct: 2", "2:1: unknown field `[key]`"),
+    ],
+)
+def test_a_mistake_is_named_where_it_stands(tmp_path, old, new, message):
+    found = mistakes(tmp_path, changed((old, new)))
+    assert found[0].startswith(f"mine.yaml:{message}"), found
+    assert all(len(one) < 500 for one in found)
+
+
+def test_a_profile_can_override_neither_grid_nor_table_nor_claims(tmp_path, monkeypatch):
+    for word in ("grid", "table", "claims", "seeds", "evaluate"):
+        name = use_profile(tmp_path, monkeypatch, f"title: Own\n{word}: {{}}\n")
+        with pytest.raises(RequestError, match=rf"own\.yaml:2:1: unknown field `{word}`"):
+            expand(tmp_path, STUDY, name)
+
+
+def test_a_profile_with_mistakes_is_named_with_their_places(tmp_path, monkeypatch):
+    name = use_profile(tmp_path, monkeypatch, "title: Own\nbackbones: {vit_smal: vit_nano}\ndevices: {pretrain: two}\n")
+    with pytest.raises(RequestError) as refused:
+        open_profile(name)
+    found = [message.rpartition("/")[2] for message in refused.value.messages]
+    assert found[0].startswith("own.yaml:2:13: `vit_smal`: no such backbone; did you mean `vit_small`?")
+    assert found[1].startswith("own.yaml:3:11: `two`: no such pretrain (allowed: one, all)")
