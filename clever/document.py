@@ -52,10 +52,11 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()
+        mark = event.start_mark
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="aliases are not supported; write the value out", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem="aliases are not supported; write the value out", problem_mark=mark)
         if event.tag not in (None, "!"):
-            raise yaml.MarkedYAMLError(problem="tags are not supported", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem="tags are not supported", problem_mark=mark)
         return super().compose_node(parent, index)
 
 

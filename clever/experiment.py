@@ -185,8 +185,9 @@ def describe(problem: Any, model: type[BaseModel], document: Document) -> str:
     if problem["type"] in ("enum", "literal_error"):
         allowed = re.findall(r"'(\w+)'", problem["ctx"]["expected"])
         return f"{where}: {unknown(_noun(problem['loc'], allowed), str(problem['input']), allowed)}"
-    pairs = problem["type"] in ("model_type", "dict_type")
-    return f"{where}: {name}: {'Input should be `field: value` pairs' if pairs else problem['msg']}{given(problem['input'])}"
+    is_mapping = problem["type"] in ("model_type", "dict_type")
+    wrong = "Input should be `field: value` pairs" if is_mapping else problem["msg"]
+    return f"{where}: {name}: {wrong}{given(problem['input'])}"
 
 
 def given(value: Any) -> str:

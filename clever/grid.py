@@ -77,7 +77,7 @@ def studies(
         try:
             stem, document = find_experiment(name)
             if stem in [study.name for study in result]:
-                raise RequestError(f"{name}: another target is called `{stem}` too; rename the file or ask for one of them")
+                raise RequestError(f"{name}: another target is called `{stem}` too; rename the file")
             layers = Layers(document, profile_document, profile_model, locations, settings, seeds)
             result.append(_Expansion(layers).study(stem, profile))
         except RequestError as error:

@@ -95,7 +95,7 @@ class Layers:
         return f"{where}: {field + ': ' if problem['loc'] else ''}{message}"
 
     def _methods(self) -> list[Method]:
-        """The methods of this experiment; all there are where one of its own is unknown, which is reported elsewhere."""
+        """The methods of this experiment; all there are where one of its own is unknown (reported elsewhere)."""
         words = self.axes.get("method") or [_mapping(_mapping(self.document.value).get("pretrain")).get("method")]
         words = [*words, *(word for key, word in self.chosen.items() if key == ("pretrain", "method"))]
         return [Method(word) for word in words] if all(word in list(Method) for word in words) else list(Method)

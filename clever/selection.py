@@ -63,7 +63,8 @@ class Selections:
         shown: dict[tuple, str] = {}
         group = self.experiment.table.group
         if group and group not in self.axes and group not in self.fixed:
-            yield f"{self.document.where(('table', 'group'))}: `{group}` is neither an axis of the grid nor in `pretrain`"
+            where = self.document.where(("table", "group"))
+            yield f"{where}: `{group}` is neither an axis of the grid nor in `pretrain`"
         for index, row in enumerate(self.experiment.table.rows):
             place: Place = ("table", "rows", index)
             yield from self._outside(place, row)

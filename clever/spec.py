@@ -111,7 +111,7 @@ class Reading(Computing):
         if self.crop_size % (self.shape.patch_size or 1):
             raise ValueError(f"crop_size {self.crop_size} is no multiple of patch_size {self.shape.patch_size}")
         if self.crop_size > self.resize:
-            raise ValueError(f"crop_size {self.crop_size} is larger than resize {self.resize}: crops would have a border")
+            raise ValueError(f"crop_size {self.crop_size} is larger than resize {self.resize}: crops would be padded")
         return self
 
 
@@ -200,7 +200,9 @@ class Task(Frozen):
         except (KeyError, TypeError) as error:
             raise ValueError(f"not the specification of a task: {error}") from None
         if semantics != model.semantics:
-            raise ValueError(f"specification has semantics {semantics}, this version of clever computes {model.semantics}")
+            raise ValueError(
+                f"specification has semantics {semantics}, this version of clever computes {model.semantics}"
+            )
         return cls(spec=model.model_validate(values), needs=needs)
 
 

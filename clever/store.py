@@ -97,7 +97,8 @@ class Store:
             seen = max(heartbeat or 0.0, current.time)
             if time.time() - seen > STALE_AFTER_SECONDS:
                 minutes = (time.time() - seen) / 60
-                return replace(left, state=State.STALLED, reason=f"no sign of life for {minutes:.0f} min", holder=current)
+                reason = f"no sign of life for {minutes:.0f} min"
+                return replace(left, state=State.STALLED, reason=reason, holder=current)
             reason = f"process {current.pid} on {current.host.partition('/')[0]}"
             return replace(left, state=State.RUNNING, reason=reason, holder=current)
         if left.state is State.FAILED:
@@ -163,7 +164,7 @@ class Store:
         if present is None:
             write_json(path, task.document)
         elif present != json.loads(json.dumps(task.document)):
-            lines = [json.dumps(document, indent=1, sort_keys=True).splitlines() for document in (present, task.document)]
+            lines = [json.dumps(one, indent=1, sort_keys=True).splitlines() for one in (present, task.document)]
             diff = "\n".join(difflib.unified_diff(*lines, "in the folder", "asked for", lineterm="", n=0))
             raise RequestError(f"{path} holds another specification; move the folder away or undo the change:\n{diff}")
         return folder

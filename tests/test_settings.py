@@ -111,7 +111,8 @@ def test_every_mistake_of_a_file_is_reported_at_once(config):
 
 
 @pytest.mark.parametrize(
-    "text", ["data = 3", "mlflow = 3", "[data]\nroots = 3", "[data]\nroots = [3]", "[data.sets]\nmine = '/x'", "store = 3"]
+    "text",
+    ["data = 3", "mlflow = 3", "[data]\nroots = 3", "[data]\nroots = [3]", "[data.sets]\nmine = '/x'", "store = 3"],
 )
 def test_a_wrong_kind_of_value_is_refused_and_no_reason_to_fail(config, text):
     assert refusal(config(text, MLFLOW_TRACKING_URI="http://b", CLEVER_DATA="/x"))

@@ -10,8 +10,13 @@ from clever.names import Method, TaskKind
 from clever.spec import SPECS, BackboneShape, PerturbedSpec, PretrainSpec, ProbeSpec, Task, canonical
 
 PRETRAIN = {
-    "dataset": "imagenet100", "method": "clever", "hyper": {}, "backbone": "vit_small", "augmentation": "caug", "epochs": 500,
-}  # fmt: skip
+    "dataset": "imagenet100",
+    "method": "clever",
+    "hyper": {},
+    "backbone": "vit_small",
+    "augmentation": "caug",
+    "epochs": 500,
+}
 SHAPE = {"name": "vit_small", "image_size": 224, "patch_size": 16}
 READING = {"dataset": "imagenet100", "shape": SHAPE, "split_ratio": 0.8}
 
@@ -83,12 +88,15 @@ def test_the_order_of_fields_and_of_parents_does_not_matter():
 
 def test_every_value_matters():
     tasks = [
-        pretrain(), pretrain(seed=1), pretrain(method="dino"), pretrain(augmentation="baug"), pretrain(backbone="vit_tiny"),
+        pretrain(), pretrain(seed=1), pretrain(method="dino"), pretrain(augmentation="baug"),
+        pretrain(backbone="vit_tiny"),
         pretrain(dataset="cifar10"), pretrain(epochs=499), pretrain(global_batch=256), pretrain(precision="bf16"),
         pretrain(pipeline="batched"), pretrain(threads=2), pretrain(subset=100), pretrain(image_size=96),
-        pretrain(patch_size=8), pretrain(local_crops=6), pretrain(local_scale=(0.1, 0.4)), pretrain(hyper={"recipe": "paper"}),
-        pretrain(hyper={"split_ratio": 0.7}), pretrain(hyper={"preg_weight": 0.01}), pretrain(hyper={"head_batch_norm": True}),
-        probe(), probe(seed=1), probe(split_ratio=0.7), probe(split_ratio=None), probe(strict_split=True), probe(epochs=1),
+        pretrain(patch_size=8), pretrain(local_crops=6), pretrain(local_scale=(0.1, 0.4)),
+        pretrain(hyper={"recipe": "paper"}), pretrain(hyper={"split_ratio": 0.7}),
+        pretrain(hyper={"preg_weight": 0.01}), pretrain(hyper={"head_batch_norm": True}),
+        probe(), probe(seed=1), probe(split_ratio=0.7), probe(split_ratio=None), probe(strict_split=True),
+        probe(epochs=1),
         probe(train_scale=(0.1, 1.0)), probe(weights="untrained", init_seed=0), probe(weights="untrained", init_seed=1),
         perturbed(), perturbed(passes=2), perturbed(resize_rule="uniform"), perturbed(resize=232),
     ]  # fmt: skip
@@ -118,8 +126,8 @@ def keys_of(value: object) -> set[str]:
 @pytest.mark.parametrize("task", [pretrain(), probe(), perturbed()], ids=lambda task: task.kind.value)
 def test_neither_machine_nor_presentation_is_part_of_a_specification(task):
     words = (
-        "worker", "path", "root", "folder", "device", "gpu", "cuda", "node", "host", "partition", "label", "table", "title",
-        "row", "column", "perturbation", "representation", "per_device", "minutes",
+        "worker", "path", "root", "folder", "device", "gpu", "cuda", "node", "host", "partition", "label", "table",
+        "title", "row", "column", "perturbation", "representation", "per_device", "minutes",
     )  # fmt: skip
     keys = keys_of(task.document["spec"]) - {"drop_path"}  # of stochastic depth
     assert not [key for key in keys for word in words if word in key]
@@ -199,10 +207,10 @@ def test_a_resnet_may_have_crops_of_any_size():
 
 
 def test_the_shape_holds_what_the_backbone_needs():
-    assert pretrain(patch_size=8, stem="small").spec.shape == BackboneShape(name="vit_small", image_size=224, patch_size=8)
-    assert pretrain(backbone="resnet50", stem="small", global_size=32).spec.shape == BackboneShape(
-        name="resnet50", image_size=32, stem="small"
-    )
+    vit = BackboneShape(name="vit_small", image_size=224, patch_size=8)
+    assert pretrain(patch_size=8, stem="small").spec.shape == vit
+    resnet = BackboneShape(name="resnet50", image_size=32, stem="small")
+    assert pretrain(backbone="resnet50", stem="small", global_size=32).spec.shape == resnet
 
 
 def test_only_a_method_with_a_split_has_a_split_ratio():

@@ -15,11 +15,8 @@ from clever.names import State
 from clever.spec import PretrainSpec, ProbeSpec, Task
 from clever.store import MetricsFile, Store, read_metrics
 
-TASK = Task(
-    spec=PretrainSpec.model_validate(
-        {"dataset": "digits", "method": "clever", "hyper": {}, "backbone": "vit_nano", "augmentation": "baug", "epochs": 2}
-    )
-)
+VALUES = {"dataset": "digits", "method": "clever", "hyper": {}, "backbone": "vit_nano", "epochs": 2}
+TASK = Task(spec=PretrainSpec.model_validate({**VALUES, "augmentation": "baug"}))
 PROBE = Task(
     spec=ProbeSpec(dataset="digits", shape=TASK.spec.shape, split_ratio=TASK.spec.split_ratio), needs=(TASK.id,)
 )
@@ -137,7 +134,7 @@ def test_a_prepared_task_waits(store, folder):
 
 def test_a_task_with_a_living_holder_runs_and_shows_its_progress(store, folder):
     lease = Lease.take(folder)
-    values = {"step": 3, "of": 10, "unit": "step", "epoch": 1, "epochs": 2, "loss": 0.5, "images_per_second": 9.0, "eta": 60}
+    values = {"step": 3, "of": 10, "unit": "step", "epoch": 1, "epochs": 2, "loss": 0.5, "images_per_second": 9.0}
     store.write_status(folder, State.RUNNING, **values)
     status = store.status(TASK)
     assert status.state is State.RUNNING
@@ -253,7 +250,7 @@ def test_a_task_is_found_by_a_part_of_its_id_or_by_its_folder(store, folder):
     for word in (TASK.id, TASK.id[:6], folder.name, str(folder), f"{folder}/"):
         assert store.find(word).task == TASK
     assert store.find(probe.name).task == PROBE
-    with pytest.raises(RequestError, match="means several tasks: .*probe-.*pretrain-|means several tasks: .*pretrain-.*probe-"):
+    with pytest.raises(RequestError, match=f"means several tasks: {folder.name}, {probe.name}"):
         store.find("")
     with pytest.raises(RequestError, match=f"no such task in .*did you mean `{probe.name}`"):
         store.find(probe.name[:-1] + "x")

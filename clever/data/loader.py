@@ -7,7 +7,6 @@ import ctypes
 import multiprocessing
 import signal
 import sys
-import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -130,8 +129,9 @@ def test_batches(
     device, and indices (b,) on the CPU. Interpolations are "bicubic" or "bilinear", antialiased.
     """
     dataset = _ResizedImages(images, crop_size, resize, interpolations)
-    requests = torch.arange(len(images)).split(batch_size)
-    for indices, resized in _loaded(dataset, requests, workers, device):
+    requests = [range(len(images))[start : start + batch_size] for start in range(0, len(images), batch_size)]
+    for found, resized in _loaded(dataset, map(list, requests), workers, device):
+        indices = torch.tensor(found)
         on_device = {name: ops.to_float(pixels.to(device, non_blocking=True)) for name, pixels in resized.items()}
         yield on_device, images.labels[indices].to(device), indices
 
@@ -175,8 +175,9 @@ class _ViewMaker:
 
     def _reference(self, requests: Iterable[Request]) -> Iterator[MicroBatch]:
         dataset = _ReferenceViews(self._images, self._recipes, self._seed)
-        for indices, views in _loaded(dataset, requests, self._workers, self._device):
-            yield MicroBatch(indices, [view.to(self._device, non_blocking=True) for view in views])
+        plain = ((epoch, indices.tolist()) for epoch, indices in requests)
+        for indices, views in _loaded(dataset, plain, self._workers, self._device):
+            yield MicroBatch(torch.tensor(indices), [view.to(self._device, non_blocking=True) for view in views])
 
 
 def _resident(images: Images, device: torch.device) -> Tensor:
@@ -198,12 +199,12 @@ class _ReferenceViews(Dataset):
     def __init__(self, images: Images, recipes: tuple[ViewRecipe, ...], seed: int) -> None:
         self._images, self._recipes, self._seed = images, recipes, seed
 
-    def __getitem__(self, request: Request) -> tuple[Tensor, list[Tensor]]:
+    def __getitem__(self, request: tuple[int, list[int]]) -> tuple[list[int], list[Tensor]]:
         epoch, indices = request
         numbers = torch.arange(len(self._recipes))
-        seeds = rng.keys(0, _view_keys(self._seed, epoch, indices).unsqueeze(1), numbers).tolist()
+        seeds = rng.keys(0, _view_keys(self._seed, epoch, torch.tensor(indices)).unsqueeze(1), numbers).tolist()
         made: list[list[Tensor]] = [[] for _ in self._recipes]
-        for index, image_seeds in zip(indices.tolist(), seeds, strict=True):
+        for index, image_seeds in zip(indices, seeds, strict=True):
             image = self._images.image(index)
             for views, recipe, seed in zip(made, self._recipes, image_seeds, strict=True):
                 views.append(reference_view(recipe, image, seed))
@@ -218,8 +219,8 @@ class _ResizedImages(Dataset):
     def __init__(self, images: Images, crop_size: int, resize: int, interpolations: tuple[str, ...]) -> None:
         self._images, self._crop, self._resize, self._interpolations = images, crop_size, resize, interpolations
 
-    def __getitem__(self, indices: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        images = [self._images.image(index).unsqueeze(0) for index in indices.tolist()]
+    def __getitem__(self, indices: list[int]) -> tuple[list[int], dict[str, Tensor]]:
+        images = [self._images.image(index).unsqueeze(0) for index in indices]
         if len({image.shape for image in images}) == 1:
             images = [torch.cat(images)]  # resized at once, with the same result
         return indices, {interpolation: self._cropped(images, interpolation) for interpolation in self._interpolations}
@@ -230,7 +231,10 @@ class _ResizedImages(Dataset):
 
 
 def _loaded(dataset: Dataset, requests: Iterable, workers: int, device: torch.device | str) -> Iterator:
-    """``dataset[request]`` for each request, in order, made ahead by worker processes if there are any."""
+    """``dataset[request]`` for each request, in order, made ahead by worker processes if there are any.
+
+    Requests are plain numbers: workers would have to ask this process for tensors.
+    """
     made = DataLoader(
         dataset,
         sampler=requests,
@@ -242,8 +246,13 @@ def _loaded(dataset: Dataset, requests: Iterable, workers: int, device: torch.de
     )
     others = set(multiprocessing.active_children())
     batches = iter(made)
-    _workers.update(set(multiprocessing.active_children()) - others)
-    return batches
+    at_exit = Finalize(None, _kill, args=(set(multiprocessing.active_children()) - others,), exitpriority=100)
+    try:
+        yield from batches
+    finally:
+        if workers:  # left to the garbage collector, the queues may go first, and the workers never hear that it is over
+            batches._shutdown_workers()
+        at_exit.cancel()
 
 
 def _prepare_worker(_: int) -> None:
@@ -255,15 +264,8 @@ def _prepare_worker(_: int) -> None:
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
 
 
-_workers: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
-
-
-def _end_workers() -> None:
-    """multiprocessing ends children that are left at exit by SIGTERM, which ours ignore, and waits for them for ever."""
-    if left := [worker for worker in _workers if worker.is_alive()]:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise: a worker was killed
-        for worker in left:
-            worker.kill()
-
-
-Finalize(None, _end_workers, exitpriority=100)  # runs before multiprocessing waits
+def _kill(workers: Iterable[BaseProcess]) -> None:
+    """End what is left at exit: multiprocessing would send SIGTERM, which our workers ignore, and wait for ever."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would complain of killed workers
+    for worker in workers:
+        worker.kill()

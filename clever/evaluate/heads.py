@@ -74,7 +74,9 @@ class Heads(nn.Module):
             for name, linear in self.linear.items()
         }
         with replacing(path) as temporary:
-            torch.save({"heads": tensors, "classes": self.classes}, temporary)
+            # to an open file, since torch writes a path's name into the archive: equal heads, equal bytes
+            with temporary.open("wb") as file:
+                torch.save({"heads": tensors, "classes": self.classes}, file)
 
     def load(self, path: Path) -> None:
         """Read what ``save`` wrote; raises WeightsError where the file is not of these heads."""

@@ -48,7 +48,7 @@ __all__ = ["SyncReport", "TrackedTask", "describe", "find_run", "finish", "pendi
 
 EXPERIMENT = "clever"
 POLL_SECONDS = 3.0
-LONGEST_WAIT_SECONDS = 60.0  # between attempts while a server is away
+LONGEST_WAIT_SECONDS = 30.0  # between attempts while a server is away
 PASS_SECONDS = 60.0  # the longest that one tracker keeps others of the same store waiting
 FINAL_SECONDS = 20.0
 GRACE_SECONDS = 40.0  # for another tracker, for connecting, and for the call under way at the end of the budget
@@ -59,7 +59,7 @@ BATCH_PARAMS = 100  # the most that MLflow takes in one call
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     # The next pass is the retry. Within a call it would repeat the creation of a run, and so make a second one.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",

@@ -197,8 +197,10 @@ class _Run:
         warnings = self.health.warnings()
         if self.learner.rank == 0:
             backbone = {name: value.cpu() for name, value in self.learner.method.probe_backbone().state_dict().items()}
-            with files.replacing(self.folder / "weights.pt") as temporary:
-                torch.save({"backbone": backbone, "shape": self.spec.shape.model_dump(mode="json")}, temporary)
+            weights = {"backbone": backbone, "shape": self.spec.shape.model_dump(mode="json")}
+            # to an open file, since torch writes a path's name into the archive: equal weights, equal bytes
+            with files.replacing(self.folder / "weights.pt") as temporary, temporary.open("wb") as file:
+                torch.save(weights, file)
         return {
             "steps": self.learner.step,
             "epochs": self.spec.epochs,

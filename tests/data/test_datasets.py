@@ -200,7 +200,8 @@ def test_a_damaged_image_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"unreadable image {broken}"):
         images.image(4)
     write_parquet(tmp_path / "hub" / "train-0.parquet", range(1), [0])
-    table = pyarrow.table({"image": [{"bytes": b"junk"}, {"bytes": None}], "label": [0, 0]})
+    broken_rows = [{"bytes": b"junk", "path": None}, {"bytes": None, "path": None}]
+    table = pyarrow.table({"image": broken_rows, "label": [0, 0]})
     pyarrow.parquet.write_table(table, tmp_path / "hub" / "train-1.parquet")
     images = open_images("mine", "train", named(tmp_path / "hub"))
     for row in range(2):

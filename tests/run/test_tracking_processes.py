@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 120) -> None:
+def wait_for(what: Callable[[], Any], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, "waited too long"
@@ -59,9 +59,13 @@ def test_two_trackers_on_a_fresh_store_of_which_one_loses_its_parent_make_each_r
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as parent:
         assert parent.stdout is not None
         orphan = int(parent.stdout.readline())
-        for path in paths:
-            study.end(path, "done")
-        parent.kill()
+        try:
+            wait_for(lambda: not tracking.pending(study.store, study.tasks))
+            for path in paths:
+                study.log(path, range(30, 60))
+                study.end(path, "done")
+        finally:
+            parent.kill()
     try:
         tracking.finish(ours, pytest.fail)
         wait_for(lambda: not is_alive(orphan))
@@ -71,7 +75,7 @@ def test_two_trackers_on_a_fresh_store_of_which_one_loses_its_parent_make_each_r
                 os.kill(pid, signal.SIGKILL)
     assert sorted(status for _, status in study.runs()) == ["FINISHED"] * 3
     for path in paths:
-        assert study.points(path) == expected(range(30))
+        assert study.points(path) == expected(range(60))
     assert (study.store / "tracker.log").read_text() == "", "neither MLflow nor alembic may chatter"
     assert list(study.store.glob(".tracking*")) == []
     assert study.sql("SELECT artifact_location FROM experiments WHERE name = 'clever'") == [
@@ -195,7 +199,7 @@ def test_a_server_that_is_killed_and_comes_back_has_every_point_once(server: Ser
             tracker.kill()
     study.end(path, "done")
     tracker.stdin.close()
-    assert tracker.wait(60) == 0
+    assert tracker.wait(100) == 0
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     assert study.points(path) == [(n["step"], n["values"]["loss"], round(n["time"] * 1000)) for n in lines]
     assert len(lines) == writer.steps > sent

@@ -13,7 +13,7 @@ import torch
 from tests.train import nano_run
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60.0  # seconds
+PATIENCE = 120.0  # seconds
 
 
 def newest_step(folder: Path) -> int:

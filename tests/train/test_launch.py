@@ -14,7 +14,7 @@ from clever.train.checkpoint import Preempted
 from clever.train.distributed import agree, mean_over_ranks
 from clever.train.launch import Seat, launch, portable
 
-PATIENCE = 30.0  # seconds; far more than anything here takes
+PATIENCE = 120.0  # seconds; far more than anything here takes
 
 
 def agreeing(seat: Seat, offset: float) -> tuple:
@@ -103,7 +103,7 @@ if __name__ == "__main__":
 def waiting(seat: Seat, folder: Path) -> None:
     (folder / "pid.part").write_text(str(os.getpid()))
     (folder / "pid.part").rename(folder / "pid")
-    time.sleep(PATIENCE)
+    time.sleep(2 * PATIENCE)
 
 
 def alive(pid: int) -> bool:
