@@ -37,6 +37,9 @@ NEVER_IN: dict[str, tuple[str, ...]] = {
     "core": HEAVY,
     "reports": ("torch", "torchvision", "timm", "submitit", "mlflow"),
 }
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+DECLARED = {re.split(r"[<>=!~;\[ ]", text)[0].lower() for text in PROJECT["project"]["dependencies"]}
+INSTALLED_AS = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn"}
 ONLY_IN = {"mlflow": "clever.run.tracking", "submitit": "clever.run.executor"}
 
 
@@ -144,6 +147,14 @@ def one_place_names_each_service(module: Module) -> Iterator[str]:
             yield f"line {found.line}: only {place} imports {found.name}"
 
 
+def libraries_are_declared(module: Module) -> Iterator[str]:
+    for found in imports(module):
+        library = found.name.split(".")[0]
+        known = library == "clever" or library in sys.stdlib_module_names
+        if not known and INSTALLED_AS.get(library, library).lower() not in DECLARED:
+            yield f"line {found.line}: {library} is no dependency of pyproject.toml"
+
+
 def nobody_imports_experiments(module: Module) -> Iterator[str]:
     for found in imports(module):
         if inside(found.name, "experiments") or inside(found.name, "clever.experiments"):
@@ -200,6 +211,7 @@ PACKAGE_LAWS: tuple[Law, ...] = (
     only_the_worker_loads_the_work,
     heavy_libraries_stay_out,
     one_place_names_each_service,
+    libraries_are_declared,
     nobody_imports_experiments,
     experiments_hold_no_code,
     nothing_is_printed,
@@ -266,6 +278,7 @@ VIOLATIONS: list[tuple[Law, str, str]] = [
     (one_place_names_each_service, "clever.commands.app", "def body():\n    import mlflow"),
     (one_place_names_each_service, "clever.run.executor", "from mlflow.tracking import MlflowClient"),
     (one_place_names_each_service, "clever.run.worker", "def body():\n    import submitit.helpers"),
+    (libraries_are_declared, "clever.grid", "def body():\n    from requests import get"),
     (nobody_imports_experiments, "clever.grid", "from clever import experiments"),
     (nobody_imports_experiments, "clever.grid", "def body():\n    import experiments"),
     (nobody_imports_experiments, "clever.grid", "from .experiments import profiles"),
@@ -288,6 +301,7 @@ ALLOWED: list[tuple[Law, str, str]] = [
     (heavy_libraries_stay_out, "clever.reports.tables", "import pandas"),
     (one_place_names_each_service, "clever.run.tracking", "def body():\n    import mlflow"),
     (one_place_names_each_service, "clever.run.executor", "def body():\n    import submitit"),
+    (libraries_are_declared, "clever.grid", "import tomllib, yaml\nfrom PIL import Image"),
     (nobody_imports_experiments, "clever.grid", "from importlib.resources import files\nfiles('clever.experiments')"),
     (nothing_is_printed, "clever.commands.out", "console.print('done')"),
     (functions_are_short, "clever.plan", "def fits():\n" + "    x = 1\n" * (MAX_FUNCTION - 1)),
@@ -344,6 +358,6 @@ def test_the_check_for_loaded_libraries_notices_one():
 
 
 def test_nothing_generic_is_installed_at_the_top_level():
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    settings = PROJECT["tool"]["setuptools"]
     assert {name.split(".")[0] for name in settings["packages"]} == {"clever"}
     assert "py-modules" not in settings

@@ -58,7 +58,6 @@ def test_folders_in_the_file_are_relative_to_the_file(config, tmp_path):
     assert settings.store == here / "out"
     assert settings.data.roots == (here / "sets", Path("/big"))
     assert settings.data.sets == {"mine": here / "../mine"}
-    assert settings.locations.find is not None
     assert "mine" in settings.locations.names()
 
 

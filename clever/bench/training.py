@@ -7,12 +7,11 @@ import torch
 
 from clever.bench.frame import Figure, compare, measure, rate
 from clever.catalog import Locations
-from clever.data.augment import view_recipes
+from clever.data.augment import reference_view, view_recipes
 from clever.data.batched import batched_views
 from clever.data.datasets import open_images
 from clever.data.loader import PretrainLoader
 from clever.data.rng import keys
-from clever.data.augment import reference_view
 from clever.grid import studies
 from clever.methods import build_method
 from clever.names import Augmentation
@@ -108,7 +107,6 @@ class _Parts:
             ("forward", self.forward),
             ("forward and backward", self.backward),
             ("clip and optimiser", self.update),
-            ("center and teacher", lambda: self.method.after_step(0.99)),
         ]
 
     def load(self) -> None:

@@ -26,13 +26,13 @@ def run(
 ) -> None:
     """Plan the targets and carry the plan out. Run it again to go on."""
     with requests():
-        from clever.request import Request
+        from clever.commands.ask import ask
         from clever.errors import RequestError
         from clever.names import unknown
 
         if executor not in ("auto", "local"):
             raise RequestError(unknown("executor", executor, ("auto", "local")))
-        request = Request.read(targets, profile, store, seeds, set_)
+        request = ask(targets, profile, store, seeds, set_)
         raise typer.Exit(_carry_out(request, Out(json, quiet)))
 
 
@@ -48,12 +48,12 @@ def retry(
 ) -> None:
     """Try failed tasks again, and what waits for them; nothing else is started."""
     with requests():
-        from clever.request import Request
+        from clever.commands.ask import ask
         from clever.errors import RequestError
 
         if not targets and not failed:
             raise RequestError("retry: name a target, or give --failed to try all failed tasks again")
-        request = Request.read(targets or ["all"], profile, store, seeds, set_)
+        request = ask(targets or ["all"], profile, store, seeds, set_)
         raise typer.Exit(_carry_out(request, Out(json, quiet), only_failed=True))
 
 
@@ -68,10 +68,10 @@ def cancel(
 ) -> None:
     """Ask the processes that work on the targets to save and stop; what is done stays."""
     with requests():
-        from clever.request import Request
+        from clever.commands.ask import ask
         from clever.run.stop import cancel_plan
 
-        request = Request.read(targets, profile, store, seeds, set_)
+        request = ask(targets, profile, store, seeds, set_)
         asked, out_of_reach = cancel_plan(request.plan(), request.store)
         lines = [f"cancelled: {planned.label} ({planned.task.id})" for planned in asked]
         lines += [f"runs on another machine, cancel it there: {planned.label} ({h.host})" for planned, h in out_of_reach]
@@ -97,6 +97,8 @@ def _carry_out(request, out: Out, only_failed: bool = False) -> int:  # type: ig
     if waiting:
         request.check_data({planned.task.spec.dataset for planned in waiting})
         code, failures = session.carry_out(request, plan, out.say, out.quiet)
+    else:
+        session.catch_up(request, plan, out.say)
     return _tell(request, plan, out, code, failures)
 
 

@@ -73,8 +73,8 @@ def check(
                 continue
             found = check_one(name, locations)
             reports.append(found)
-            state = "whole" if not found["problems"] else f"{len(found['problems'])} problems"
-            counts = ", ".join(f"{split['images']} {split['split']}" for split in found["splits"])
+            state = "whole" if found["ok"] else f"{len(found['problems'])} problems"
+            counts = ", ".join(f"{part}: {split['images']} images" for part, split in found["splits"].items())
             lines += [f"{name}: {state} ({counts})", *(f"  {problem}" for problem in found["problems"])]
         Out(json, quiet).result("\n".join(lines), reports)
-        raise typer.Exit(1 if any(found["problems"] for found in reports) else 0)
+        raise typer.Exit(0 if all(found["ok"] for found in reports) else 1)

@@ -26,10 +26,10 @@ def plan(
 ) -> None:
     """Show what `run` would do: every task's action and reason, counts and GPU-hours. Nothing is done."""
     with requests():
-        from clever.request import Request
+        from clever.commands.ask import ask
         from clever.commands.views import plan_view
 
-        planned = Request.read(targets, profile, store, seeds, set_).plan()
+        planned = ask(targets, profile, store, seeds, set_).plan()
         out = Out(json, quiet)
         out.result("" if json else plan_view(planned), planned.to_json())
 
@@ -47,11 +47,11 @@ def status(
 ) -> None:
     """The tables with the state of every cell. Read-only."""
     with requests():
-        from clever.request import Request
+        from clever.commands.ask import ask
         from clever.commands.views import status_view, watch_status
         from clever.reports import build, complete, status_json
 
-        request = Request.read(targets or ["all"], profile, store, seeds, set_)
+        request = ask(targets or ["all"], profile, store, seeds, set_)
         if watch and not json:
             watch_status(request)
         report = build(request.studies, request.store)

@@ -34,7 +34,7 @@ def report(
         import sys
 
         from clever import reports
-        from clever.request import Request
+        from clever.commands.ask import ask
         from clever.errors import RequestError
         from clever.names import unknown
 
@@ -44,7 +44,7 @@ def report(
             raise RequestError(unknown("source of numbers", on, ("store", "paper")))
         if on == "paper" and not claims:
             raise RequestError("--on paper judges claims: give --claims with it")
-        request = Request.read(targets or ["all"], profile, store, seeds, set_)
+        request = ask(targets or ["all"], profile, store, seeds, set_)
         built = reports.build(request.studies, request.store, on=on)
         out = Out(json, quiet)
         format_ = "json" if json else format_

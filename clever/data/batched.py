@@ -48,7 +48,7 @@ def batched_views(recipes: Sequence[ViewRecipe], images: Tensor, keys: Tensor) -
 def _group(members: tuple[ViewRecipe, ...], images: Tensor, keys: Tensor) -> Tensor:
     """The stacked views (n * B, 3, size, size) of n recipes; ``keys`` (n, B)."""
     recipe, (height, width) = members[0], images.shape[-2:]
-    boxes = crop_boxes(keys, height, width, recipe.scale).to(images.device)
+    boxes = ops.moved(crop_boxes(keys, height, width, recipe.scale), images.device)
     views = ops.resized_crops(images, boxes, recipe.size, recipe.interpolation)
     chances = torch.tensor([[operation.chance for operation in member.operations] for member in members])
     chances = chances.repeat_interleave(keys.shape[1], dim=0)
@@ -99,7 +99,7 @@ def apply(operations: Sequence[Operation], chances: Tensor, images: Tensor, keys
         if len(rows) == len(images):
             images = _changed(operation, images, number, keys, _OWN + position)
         elif len(rows):
-            there = rows.to(images.device)
+            there = ops.moved(rows, images.device)
             changed = _changed(operation, images.index_select(0, there), number[rows], keys[rows], _OWN + position)
             images.index_copy_(0, there, changed)
     return images
@@ -112,9 +112,9 @@ def _changed(operation: Operation, images: Tensor, number: Tensor, keys: Tensor,
         case Flip():
             return images.flip(-1)
         case Rotation():
-            return ops.rotate(images, _between(-operation.degrees, operation.degrees, number).to(device))
+            return ops.rotate(images, ops.moved(_between(-operation.degrees, operation.degrees, number), device))
         case Elastic():
-            noise = rng.uniform(keys.to(device), draw, (2, *images.shape[-2:])).mul_(2).sub_(1)
+            noise = rng.uniform(ops.moved(keys, device), draw, (2, *images.shape[-2:])).mul_(2).sub_(1)
             displacement = ops.smooth_displacement(noise, operation.alpha, operation.sigma, operation.radius)
             return ops.displace(images, displacement)
         case Colour():
@@ -125,7 +125,7 @@ def _changed(operation: Operation, images: Tensor, number: Tensor, keys: Tensor,
             return ops.greyscale(images).expand(-1, 3, -1, -1)
         case Blur():
             sigma = _between(operation.low, operation.high, number)
-            return ops.gaussian_blur(images, sigma.to(device), operation.radius)
+            return ops.gaussian_blur(images, ops.moved(sigma, device), operation.radius)
         case Solarize():
             return ops.solarize(images)
 

@@ -170,7 +170,7 @@ class _ViewMaker:
 
     def _batched(self, requests: Iterable[Request], pixels: Tensor) -> Iterator[MicroBatch]:
         for epoch, indices in requests:
-            chosen = pixels[indices.to(pixels.device)].to(self._device)
+            chosen = pixels[ops.moved(indices, pixels.device)].to(self._device, non_blocking=True)
             yield MicroBatch(indices, batched_views(self._recipes, chosen, _view_keys(self._seed, epoch, indices)))
 
     def _reference(self, requests: Iterable[Request]) -> Iterator[MicroBatch]:
@@ -250,7 +250,7 @@ def _loaded(dataset: Dataset, requests: Iterable, workers: int, device: torch.de
     try:
         yield from batches
     finally:
-        if workers:  # left to the garbage collector, the queues may go first, and the workers never hear that it is over
+        if workers:  # the garbage collector may end their queues first, and they would never hear that it is over
             batches._shutdown_workers()
         at_exit.cancel()
 

@@ -1,10 +1,11 @@
 """Image operations on batches, each image with parameters of its own: what views and perturbations are made of.
 
 Images are float32 in [0, 1], shape (B, 3, H, W), unless said otherwise; parameters are tensors of B rows on the same
-device. Each operation equals torchvision's function on one image; none draws random numbers.
+device. Each operation equals torchvision's function on one image; none draws random numbers, and none makes the CPU
+wait for the device.
 """
 
-import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,16 @@ LUMINANCE = (0.2989, 0.587, 0.114)
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # how `colour_jitter` numbers its four steps
 
 
+def moved(small: Tensor, device: torch.device) -> Tensor:
+    """A small CPU tensor on the device, without waiting for the device to get there."""
+    return small.to(device, non_blocking=True)
+
+
+@lru_cache(maxsize=64)
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device)
+
+
 def to_float(images: Tensor) -> Tensor:
     """uint8 to float32 in [0, 1]."""
     return images.to(torch.float32).div_(255)
@@ -23,7 +34,7 @@ def to_float(images: Tensor) -> Tensor:
 
 def normalise(images: Tensor) -> Tensor:
     """Subtract ImageNet's mean and divide by its standard deviation; shape (..., 3, H, W)."""
-    mean, std = (torch.tensor(each, device=images.device).view(3, 1, 1) for each in (MEAN, STD))
+    mean, std = (_constant(each, images.device).view(3, 1, 1) for each in (MEAN, STD))
     return (images - mean).div_(std)
 
 
@@ -112,7 +123,7 @@ def _sampled(images: Tensor, places: Tensor, interpolation: str) -> Tensor:
 def smooth_displacement(noise: Tensor, alpha: float, sigma: float, radius: int) -> Tensor:
     """Displacement (B, 2, S, S) of x and y in halves of the side, from noise in [-1, 1) of the same shape."""
     side = noise.shape[-1]
-    kernel = _blurring(torch.tensor([sigma], device=noise.device), radius, side).expand(len(noise) * 2, side, side)
+    kernel = _blurring(_constant((sigma,), noise.device), radius, side).expand(len(noise) * 2, side, side)
     planes = noise.reshape(-1, side, side)
     return torch.bmm(torch.bmm(kernel, planes), kernel.transpose(1, 2)).mul_(alpha / side).view_as(noise)
 
@@ -132,23 +143,23 @@ def displace(images: Tensor, displacement: Tensor) -> Tensor:
 def colour_jitter(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
     """Change brightness, contrast, saturation and hue by ``factors`` (B, 4) in each image's own order.
 
-    ``order`` (B, 4): the numbers of the steps from first to last (BRIGHTNESS ... HUE). Both lie on the CPU, so that
-    finding rows does not wait for the device. Three of the steps blend the image with black, its mean grey or each
-    pixel's grey: one blend with weights of its own for each image serves them all.
+    ``order`` (B, 4): the numbers of the steps from first to last (BRIGHTNESS ... HUE). Both lie on the CPU. Three of
+    the steps blend the image with black, its mean grey or each pixel's grey: one blend with weights of its own for
+    each image serves them all.
     """
     device = images.device
     blends = order.masked_select(order != HUE).view(-1, 3)
     weights = factors.gather(1, blends)
     rest = 1 - weights
     of_mean, of_grey = rest * (blends == CONTRAST), rest * (blends == SATURATION)
-    weights, of_mean, of_grey = (each.to(device).view(-1, 3, 1, 1, 1) for each in (weights, of_mean, of_grey))
+    weights, of_mean, of_grey = (moved(each, device).view(-1, 3, 1, 1, 1) for each in (weights, of_mean, of_grey))
     hue_place = (order == HUE).int().argmax(1)
     images = images.clone()
     for place in range(4):
         rows = (hue_place == place).nonzero().squeeze(1)
         if len(rows):
-            there = rows.to(device)
-            images.index_copy_(0, there, adjust_hue(images.index_select(0, there), factors[rows, HUE].to(device)))
+            there, turns = moved(rows, device), moved(factors[rows, HUE], device)
+            images.index_copy_(0, there, adjust_hue(images.index_select(0, there), turns))
         if place < 3:
             grey = greyscale(images)
             mean = grey.mean(dim=(2, 3), keepdim=True).mul_(of_mean[:, place])
@@ -174,7 +185,7 @@ def adjust_hue(images: Tensor, turns: Tensor) -> Tensor:
     sixths = torch.lerp(green - blue, sixths, below_red)
     hue = sixths.div_(chroma.clamp(min=1e-12)).mul_(1 / 6).add_(turns.view(-1, 1, 1) + 2)  # + 2 keeps it positive
     # Along the circle each channel is a trapezium: all of the value within a sixth of its own colour, least beyond two.
-    own = torch.tensor((1 / 2, 1 / 6, 5 / 6), device=images.device).view(1, 3, 1, 1)
+    own = _constant((1 / 2, 1 / 6, 5 / 6), images.device).view(1, 3, 1, 1)
     distance = (hue.unsqueeze(1) + own).frac_().sub_(0.5).abs_()
     missing = distance.mul_(6).sub_(1).clamp_(0, 1).mul_(chroma.unsqueeze(1))
     return missing.neg_().add_(value.unsqueeze(1))

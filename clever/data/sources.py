@@ -122,7 +122,7 @@ class ParquetSource(Source):
             image, label = columns[0]
             table = pyarrow.concat_tables(tables)
             self._bytes = pyarrow.compute.struct_field(table[image], "bytes")
-            self.labels = table[label].to_numpy().astype(np.int64)
+            self.labels = table[label].fill_null(-1).to_numpy().astype(np.int64)
             highest = max(_highest_label(path, label) for paths in files.values() for path in paths)
         except (pyarrow.ArrowException, OSError, KeyError) as error:
             raise DataError(f"data set `{name}`: {folder}: {error}") from error
@@ -220,7 +220,8 @@ def _parquet_columns(path: Path) -> tuple[str, str]:
 def _highest_label(path: Path, label: str) -> int:
     import pyarrow.parquet
 
-    return int(pyarrow.parquet.read_table(path, columns=[label])[label].to_numpy().max(initial=-1))
+    labels = pyarrow.parquet.read_table(path, columns=[label])[label]
+    return int(labels.fill_null(-1).to_numpy().max(initial=-1))
 
 
 def _class_names(path: Path, label: str) -> tuple[str, ...]:

@@ -5,8 +5,10 @@ import os
 import shutil
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from clever.catalog import CATALOG, DataError
@@ -15,6 +17,7 @@ from clever.run.devices import available
 from clever.settings import Settings
 
 LOW_DISK_GIB = 5
+SERVER_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -87,12 +90,18 @@ def _store(settings: Settings) -> list[Finding]:
 def _tracking(settings: Settings) -> list[Finding]:
     if not settings.mlflow.enabled:
         return [Finding("MLflow", "note", "switched off in the settings")]
-    from clever.run.tracking import probe
-
-    problem = probe(settings.tracking_uri)
-    if problem:
-        return [Finding("MLflow", "bad", problem, "training goes on without it; points are sent later")]
-    return [Finding("MLflow", "ok", settings.tracking_uri)]
+    try:
+        version = metadata.version("mlflow")
+    except metadata.PackageNotFoundError:
+        return [Finding("MLflow", "bad", "not installed", "pip install mlflow, or `[mlflow] enabled = false`")]
+    uri = settings.tracking_uri
+    if uri.startswith(("http://", "https://")):
+        try:
+            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=SERVER_SECONDS).close()
+        except (OSError, ValueError) as error:
+            cure = "start the server; training goes on without it and its points are sent later"
+            return [Finding("MLflow", "bad", f"{uri}: {error}", cure)]
+    return [Finding("MLflow", "ok", f"{version}, {uri}")]
 
 
 def _data(settings: Settings) -> list[Finding]:

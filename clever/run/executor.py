@@ -1,7 +1,6 @@
 """Executors carry out jobs. Here: worker processes on this machine, which outlive the command that started them."""
 
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from clever.run.child import child_environment
 from clever.run.worker import Job
 
 
@@ -72,7 +72,7 @@ class LocalExecutor(Executor):
                 stderr=errors,
                 text=True,
                 start_new_session=True,  # Ctrl-C is for the command, which then asks the workers to stop
-                env={**os.environ, **_import_path()},
+                env=child_environment(),
             )
         self.workers[slot] = worker
         assert worker.stdout is not None
@@ -115,9 +115,3 @@ class LocalExecutor(Executor):
             except BrokenPipeError:
                 pass
 
-
-def _import_path() -> dict[str, str]:
-    """Lets a worker find the package that this process runs, also from a checkout and from another directory."""
-    package = str(Path(__file__).parents[2])
-    present = os.environ.get("PYTHONPATH")
-    return {"PYTHONPATH": package + (os.pathsep + present if present else "")}

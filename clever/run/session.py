@@ -36,6 +36,15 @@ def carry_out(request: Request, plan: Plan, say: Callable[[str], None], quiet: b
     return code, launcher.progress.failures
 
 
+def catch_up(request: Request, plan: Plan, say: Callable[[str], None]) -> None:
+    """Send to MLflow what an earlier command could not; costs next to nothing where there is nothing."""
+    if not request.settings.mlflow.enabled:
+        return
+    tasks, uri = _tracked(plan), request.settings.tracking_uri
+    if tracking.pending(request.store.root, tasks, uri):
+        tracking.finish(tracking.start(request.store.root, uri, request.settings.mlflow.experiment, tasks), say)
+
+
 def failed_part(plan: Plan) -> Plan:
     """The plan's failed tasks, those below them, and the finished tasks that these read from."""
     chosen: set[str] = set()
@@ -50,14 +59,21 @@ def failed_part(plan: Plan) -> Plan:
 
 
 def _start_tracker(request: Request, plan: Plan) -> "subprocess.Popen[bytes] | None":
-    if not request.settings.mlflow.enabled:
-        return None
     settings = request.settings
-    tasks = [
-        tracking.TrackedTask(planned.task.folder, planned.label, _tags(planned.targets, plan.profile, planned.task.spec))
+    if not settings.mlflow.enabled:
+        return None
+    return tracking.start(request.store.root, settings.tracking_uri, settings.mlflow.experiment, _tracked(plan))
+
+
+def _tracked(plan: Plan) -> list[tracking.TrackedTask]:
+    return [
+        tracking.TrackedTask(
+            folder=planned.task.folder,
+            tags=_tags(planned.targets, plan.profile, planned.task.spec),
+            name=planned.label,
+        )
         for planned in plan.tasks
     ]
-    return tracking.start(request.store.root, settings.tracking_uri, settings.mlflow.experiment, tasks)
 
 
 def _tags(targets: tuple[str, ...], profile: str, spec: Any) -> dict[str, str]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from clever.files import read_json
+from clever.run.child import child_environment
 from clever.run.mirror import (
     BATCH_METRICS,
     Bookmark,
@@ -288,15 +289,13 @@ def start(store: Path, uri: str, experiment: str, tasks: Iterable[TrackedTask]) 
     follow = store / f".tracking-{uuid.uuid4().hex[:12]}.json"
     write_follow(follow, tasks)
     command = [sys.executable, "-m", "clever.run.tracking", str(store), "--uri", uri, "--follow", str(follow)]
-    package = str(Path(__file__).parents[2])  # lets the process find us in a checkout, from any directory
-    present = os.environ.get("PYTHONPATH")
     with (store / LOG).open("ab") as log:
         return subprocess.Popen(
             [*command, "--experiment", experiment],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            env={**os.environ, "PYTHONPATH": package + (os.pathsep + present if present else "")},
+            env=child_environment(),
             start_new_session=True,  # Ctrl-C is for the command; the tracker still makes its last pass
         )
 
@@ -310,7 +309,7 @@ def finish(tracker: "subprocess.Popen[bytes]", say: Callable[[str], None]) -> No
     except subprocess.TimeoutExpired:
         code = None
     if code != 0:
-        say(f"MLflow does not have everything yet (see {LOG} in the store): `clever tracking sync` sends the rest")
+        say(f"MLflow does not have everything yet (see {LOG} in the store): the next `clever run` sends the rest")
 
 
 class Tracker:

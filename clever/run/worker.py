@@ -87,8 +87,12 @@ def run_job(job: Job, settings: Settings) -> Iterator[dict[str, Any]]:
     """Do the tasks in their order; yields {"folder", "state", "reason"} for each, `held` meaning done elsewhere."""
     store = Store(settings.store)
     for name in job.folders:
-        found = store.by_id(name.rpartition("-")[2])
-        unmet = [need for need in found.task.needs if store.done(store.by_id(need).task) is None]
+        try:
+            found = store.by_id(name.rpartition("-")[2])
+            unmet = [need for need in found.task.needs if store.done(store.by_id(need).task) is None]
+        except RequestError as error:  # a damaged specification
+            yield {"folder": name, "state": State.FAILED, "reason": str(error)}
+            continue
         if store.done(found.task) is not None:
             yield {"folder": name, "state": State.DONE, "reason": ""}
         elif _asked_to_stop.is_set():

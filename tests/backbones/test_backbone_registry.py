@@ -39,13 +39,14 @@ def test_a_shape_without_what_its_backbone_needs_is_refused(name, missing):
         build_backbone(shape(name, **{missing: None}))
 
 
-def test_initial_weights_are_a_pure_function_of_the_seed_whatever_the_drop_path():
+@pytest.mark.parametrize("name, drawn", [("vit_nano", "pos_embed"), ("resnet_nano", "conv1.weight")])
+def test_initial_weights_are_a_pure_function_of_the_seed_whatever_the_drop_path(name, drawn):
     states = []
     for seed, drop_path in [(1, 0.0), (1, 0.3), (2, 0.0)]:
         torch.manual_seed(seed)
-        states.append(build_backbone(shape("vit_nano"), drop_path).state_dict())
+        states.append(build_backbone(shape(name), drop_path).state_dict())
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
-    assert not torch.equal(states[0]["pos_embed"], states[2]["pos_embed"])
+    assert not torch.equal(states[0][drawn], states[2][drawn])
 
 
 def test_a_resnet_has_no_stochastic_depth():

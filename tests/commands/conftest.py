@@ -48,3 +48,15 @@ def no_tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     config.write_text("[mlflow]\nenabled = false\n[devices]\ncheckpoint_minutes = 0.001\n")
     monkeypatch.setenv("CLEVER_CONFIG", str(config))
     return config
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Answer]:
+    """All of Table 3 at the `tiny` scale, run once, with MLflow."""
+    folder = tmp_path_factory.mktemp("table3")
+    (folder / "clever.toml").write_text("")
+    store = folder / "runs"
+    answer = clever(
+        "run", "table3", "--profile", "tiny", "--json", store=store, env={"CLEVER_CONFIG": str(folder / "clever.toml")}
+    )
+    return store, answer

@@ -44,18 +44,6 @@ def results(store: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Answer]:
-    """All of Table 3 at the `tiny` scale, run once, with MLflow."""
-    folder = tmp_path_factory.mktemp("table3")
-    (folder / "clever.toml").write_text("")
-    store = folder / "runs"
-    answer = clever(
-        "run", "table3", "--profile", "tiny", "--json", store=store, env={"CLEVER_CONFIG": str(folder / "clever.toml")}
-    )
-    return store, answer
-
-
 def test_table3_is_measured_in_every_cell(finished: tuple[Path, Answer]) -> None:
     store, answer = finished
     assert answer.code == 0, answer.err

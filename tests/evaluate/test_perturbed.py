@@ -67,6 +67,15 @@ def test_the_same_seed_repeats_the_scores_and_every_pass_and_seed_perturbs_anew(
     assert not torch.equal(seen[19][1], views["cj"][0])
 
 
+def test_every_image_is_perturbed_in_its_own_way(run, perturbed_spec, monkeypatch):
+    given = {}
+    monkeypatch.setattr(module, "perturb", lambda name, images, keys: given.setdefault(name, []).append(keys) or images)
+    run(perturbed_spec, batch_size=10)
+    found = {name: torch.cat(keys) for name, keys in given.items()}
+    assert [len(keys) for keys in found.values()] == [25] * 5
+    assert len(torch.cat(list(found.values())).unique()) == 5 * 25
+
+
 def test_passes_give_mean_and_sample_deviation(run, perturbed_spec, silent):
     spec = perturbed_spec.model_copy(update={"passes": 4})
     result = run(spec)

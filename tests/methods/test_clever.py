@@ -107,6 +107,18 @@ def test_only_the_loss_carries_a_gradient(make_spec, make_views):
     assert {name for name, value in terms.items() if value.requires_grad} == {"loss"}
 
 
+@pytest.mark.parametrize(
+    "term, pulled", [("base", {"invariant"}), ("orth", {"equivariant"}), ("preg", {"invariant", "equivariant"})]
+)
+def test_each_term_of_the_loss_pulls_at_the_heads_it_is_about(make_spec, make_views, term, pulled):
+    weights = {"base_weight": 0.0, "orth_weight": 0.0, "preg_weight": 0.0, f"{term}_weight": 1.0}
+    method = build_method(make_spec("clever", {"projection_dim": 7, **weights}))
+    method(make_views(3))["loss"].backward()
+    heads = {"invariant": method.invariant.student, "equivariant": method.equivariant.student}
+    moved = {name for name, head in heads.items() if head.last_layer.weight.grad.any()}
+    assert moved == pulled
+
+
 def test_the_last_layers_of_both_heads_are_frozen_together(make_spec):
     method = build_method(make_spec("clever", {"projection_dim": 7}))
     assert [layer.shape for layer in method.last_layers()] == [(12, 8), (7, 8)]
@@ -198,3 +210,8 @@ def test_every_method_of_the_vocabulary_is_registered():
 def test_the_recipe_chooses_the_similarity(make_spec):
     kinds = {r: build_method(make_spec("clever", {"recipe": r})).orthogonality.similarity for r in Recipe}
     assert kinds == {Recipe.CODE: "cosine", Recipe.PAPER: "dot"}
+
+
+def test_probe_backbone_is_the_teachers(make_spec):
+    method = build_method(make_spec("clever"))
+    assert method.probe_backbone() is method.backbone.pair.teacher

@@ -52,6 +52,25 @@ def test_the_loss_is_the_mean_cross_entropy_over_pairs_with_the_center_before_th
     np.testing.assert_allclose(method.head.center.value.numpy(), expected, atol=1e-6)
 
 
+def test_targets_and_center_are_the_teachers_and_the_logits_the_students(make_spec, make_views):
+    """At the start the two are equal, and a mistake of one for the other would not show."""
+    method = build_method(make_spec("dino", {"drop_path": 0.0}))
+    with torch.no_grad():
+        for pair in (method.backbone.pair, method.head.pair):
+            for parameter in pair.student.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    views = make_views(3)
+    crops = crop_by_crop(views, 3)
+    teacher = outputs_in_numpy(method, method.head, crops[:2], "teacher")
+    student = outputs_in_numpy(method, method.head, crops, "student")
+    assert np.abs(teacher - student[:2]).max() > 0.05
+    targets, logits = method.head(*method.backbone(views))
+    np.testing.assert_allclose(targets.numpy(), np.exp(log_softmax(teacher / 0.04)), atol=1e-4)
+    np.testing.assert_allclose(logits.detach().numpy(), student / 0.1, atol=1e-4)
+    method.after_step(1.0)
+    np.testing.assert_allclose(method.head.center.value.numpy(), 0.1 * teacher.mean(axis=(0, 1)), atol=1e-6)
+
+
 @pytest.mark.parametrize("backbone", ["vit_nano", "resnet_nano"])
 def test_every_parameter_of_the_student_and_none_of_the_teacher_gets_a_gradient(make_spec, make_views, backbone):
     method = build_method(make_spec("dino", {"drop_path": 0.0, "head_batch_norm": True}, backbone=backbone))
