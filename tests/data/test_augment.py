@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torchvision.transforms import InterpolationMode
 
 from clever.data import augment
 from clever.data.augment import Blur, Colour, Elastic, Flip, Greyscale, Rotation, Solarize, ViewRecipe
@@ -103,3 +104,30 @@ def statistics(views: torch.Tensor) -> list[torch.Tensor]:
         views.std(dim=1).mean(dim=(1, 2)),
         (views.amax(dim=1) < -1.79).float().mean(dim=(1, 2)),
     ]
+
+
+def test_the_reference_gives_torchvision_the_recipes_numbers() -> None:
+    rotation, elastic, colour = (
+        augment._reference_operation(each)
+        for each in (Rotation(1.0, 90.0), Elastic(0.5, 100.0, 5.0), Colour(0.8, 0.4, 0.3, 0.2, 0.1))
+    )
+    assert list(rotation.degrees) == [-90.0, 90.0] and rotation.interpolation in ("nearest", InterpolationMode.NEAREST)
+    assert list(elastic.alpha) == [100.0, 100.0] and list(elastic.sigma) == [5.0, 5.0]
+    assert (colour.brightness, colour.contrast) == ((0.6, 1.4), (0.7, 1.3))
+    assert (colour.saturation, colour.hue) == ((0.8, 1.2), (-0.1, 0.1))
+    transform = augment._reference(recipes("caug_plus")[1])
+    crop, *applied = transform.transforms[1:-2]
+    assert (list(crop.size), crop.scale, crop.interpolation) == ([224, 224], (0.4, 1.0), InterpolationMode.BICUBIC)
+    assert [each.p for each in applied] == [0.5, 1.0, 0.5, 0.8, 0.2, 0.1, 0.2]
+
+
+def test_the_reference_blurs_like_a_gaussian_of_a_sigma_in_the_recipes_range() -> None:
+    image = torch.zeros(3, 33, 33, dtype=torch.uint8)
+    image[:, 16, 16] = 255
+    recipe = ViewRecipe("global", 33, (1.0, 1.0), "bilinear", (Blur(1.0, 1.5, 1.5),))
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    blurred = (augment.reference_view(recipe, image, 0) * std + mean)[0]
+    offsets = (torch.arange(33) - 16.0) ** 2
+    gaussian = torch.exp(-(offsets + offsets.view(-1, 1)) / (2 * 1.5**2)) / (2 * torch.pi * 1.5**2)
+    torch.testing.assert_close(blurred, gaussian, atol=2 / 255, rtol=0)

@@ -17,16 +17,6 @@ from clever.train.launch import Seat, launch, portable
 PATIENCE = 120.0  # seconds; far more than anything here takes
 
 
-def agreeing(seat: Seat, offset: float) -> tuple:
-    flags = agree([seat.rank == 1, False], seat.world)
-    return seat.rank, seat.world, flags, mean_over_ranks([offset + seat.rank, 1.0], seat.world)
-
-
-@pytest.mark.slow
-def test_ranks_agree_and_rank_0_answers():
-    assert launch(agreeing, (5.0,), world=2, device="cpu") == (0, 2, [True, False], [5.5, 1.0])
-
-
 def test_one_process_agrees_with_itself():
     assert agree([True, False], 1) == [True, False]
     assert mean_over_ranks([2.5], 1) == [2.5]
@@ -70,11 +60,13 @@ def stopping(seat: Seat) -> None:
     while not seat.should_stop():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    assert agree([seat.rank == 1, False], seat.world) == [True, False]
+    assert mean_over_ranks([5.0 + seat.rank, 1.0], seat.world) == [5.5, 1.0]
     raise Preempted(step=8)
 
 
 @pytest.mark.slow
-def test_a_wish_to_stop_reaches_every_rank_and_their_answer_comes_back():
+def test_ranks_leave_signals_to_their_parent_stop_when_it_says_so_and_agree():
     with pytest.raises(Preempted, match="step 8") as caught:
         launch(stopping, (), world=2, device="cpu", should_stop=lambda: True)
     assert caught.value.step == 8
