@@ -6,7 +6,6 @@ Green tests over wrong science are the worst bug this project can have: this fil
 The faults stand in `tests/mutants.yaml`: a file, a piece of its text, what is put in its place, and the test.
 """
 
-import contextlib
 import multiprocessing
 import os
 import shutil
@@ -18,10 +17,10 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[variable] = "1"
+    os.environ[variable] = "1"  # before torch is imported
 
 import pytest
-import torchvision.transforms.v2
+import torchvision.transforms.v2  # noqa: F401 - only so that the tests need not load it
 import yaml
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ import torch
 
 from clever.bench.frame import Figure, compare, measure, rate
 from clever.catalog import Locations
-from clever.data.augment import reference_view, view_recipes
+from clever.data.augment import recipes_of, reference_view
 from clever.data.batched import batched_views
 from clever.data.datasets import open_images
 from clever.data.loader import PretrainLoader
@@ -68,17 +68,6 @@ def bench_step(repeats: int) -> list[Figure]:
     figures += compare("whole step", by_method["dino"].step, by_method["clever"].step, repeats * STEPS, ("dino", "clever"))
     batch = next(smoke_specs()).global_batch
     return figures + [rate(figure, batch, "images/s") for figure in figures[-3:-1]]
-
-
-def recipes_of(spec: PretrainSpec) -> tuple:
-    return view_recipes(
-        spec.augmentation,
-        global_size=spec.global_size,
-        local_size=spec.local_size,
-        local_crops=spec.local_crops,
-        global_scale=spec.global_scale,
-        local_scale=spec.local_scale,
-    )
 
 
 class _Parts:

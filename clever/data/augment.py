@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clever.data import ops
 from clever.names import Augmentation
+from clever.spec import PretrainSpec
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -113,6 +114,18 @@ def blur(side: int, chance: float) -> Blur:
     """Released code: sigma .1-2; small sides in proportion."""
     ratio = 1.0 if side >= SMALL_SIDE else side / PAPER_SIDE
     return Blur(chance, low=0.1 * ratio, high=2.0 * ratio)
+
+
+def recipes_of(spec: PretrainSpec) -> tuple[ViewRecipe, ...]:
+    """The views that a pre-training asks for."""
+    return view_recipes(
+        spec.augmentation,
+        global_size=spec.global_size,
+        local_size=spec.local_size,
+        local_crops=spec.local_crops,
+        global_scale=spec.global_scale,
+        local_scale=spec.local_scale,
+    )
 
 
 def view_recipes(

@@ -7,6 +7,7 @@ never waits for the device, and the same key gives the same parameters everywher
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import groupby
 
 import torch
@@ -20,7 +21,8 @@ _TRIES = 10  # for a crop that fits into the image: torchvision's number
 _CROP, _OPERATIONS, _OWN = range(3)  # streams of random numbers; from the last on, one stream for each operation
 
 
-def groups(recipes: Sequence[ViewRecipe]) -> list[tuple[ViewRecipe, ...]]:
+@lru_cache(maxsize=64)
+def groups(recipes: tuple[ViewRecipe, ...]) -> list[tuple[ViewRecipe, ...]]:
     """The recipes whose views are stacked; raises ValueError where one group's differ in more than chances."""
     found = [tuple(members) for _, members in groupby(recipes, key=lambda recipe: recipe.group)]
     for members in found:
@@ -40,7 +42,7 @@ def batched_views(recipes: Sequence[ViewRecipe], images: Tensor, keys: Tensor) -
     (local_crops * B, 3, L, L). A pure function of its arguments; ``keys`` (B,) int64 decide the random parameters.
     """
     keys = rng.keys(0, keys.cpu(), torch.arange(len(recipes)).view(-1, 1))  # (views, B)
-    members = groups(recipes)
+    members = groups(tuple(recipes))
     parts = keys.split([len(group) for group in members])
     return [_group(group, images, own) for group, own in zip(members, parts, strict=True)]
 
@@ -65,7 +67,8 @@ def crop_boxes(keys: Tensor, height: int, width: int, scale: tuple[float, float]
     side = area.sqrt_()
     sizes = torch.stack((side / stretch, side * stretch), dim=-2).round_()  # (..., 2, tries): heights and widths
     limits = torch.tensor((height, width), dtype=sizes.dtype)
-    fits = ((sizes > 0) & (sizes <= limits.unsqueeze(-1))).all(-2)
+    fits_height, fits_width = ((sizes > 0) & (sizes <= limits.unsqueeze(-1))).unbind(-2)
+    fits = fits_height & fits_width
     first = fits.int().argmax(-1).view(*keys.shape, 1, 1)
     found = fits.any(-1, keepdim=True)
     size = sizes.gather(-1, first.expand(*keys.shape, 2, 1)).squeeze(-1)

@@ -1,5 +1,6 @@
 """Pre-training: one loop for all methods."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 
 from clever import files
-from clever.data.augment import view_recipes
+from clever.data.augment import recipes_of
 from clever.data.datasets import Images
 from clever.data.loader import PretrainLoader
 from clever.methods import build_method
@@ -70,33 +71,26 @@ def pretrain(
     learner = Learner(spec, method, schedules, device=device, rank=rank, world=world)
     run = _Run(learner, folder, log if rank == 0 else _no_log, progress if rank == 0 else ignore)
     run.resume()
-    for batches in loader.from_step(learner.step):
-        terms = learner.take_step(batches)
-        if learner.step % LOG_EVERY == 0 or learner.step in (1, schedules.total_steps):
-            run.report(terms)
-        run.show_progress()
-        stop, save = agree([should_stop(), run.minutes_unsaved() >= checkpoint_minutes], world)
-        if (stop or save) and learner.step < schedules.total_steps:
-            run.save(terms)
-            if stop:
-                raise Preempted(learner.step)
+    with contextlib.closing(loader.from_step(learner.step)) as steps:  # its workers end with the loop, however it ends
+        for batches in steps:
+            terms = learner.take_step(batches)
+            if learner.step % LOG_EVERY == 0 or learner.step in (1, schedules.total_steps):
+                run.report(terms)
+            run.show_progress()
+            stop, save = agree([should_stop(), run.minutes_unsaved() >= checkpoint_minutes], world)
+            if (stop or save) and learner.step < schedules.total_steps:
+                run.save(terms)
+                if stop:
+                    raise Preempted(learner.step)
     return run.finish()
 
 
 def _loader(
     spec: PretrainSpec, images: Images, device: str, rank: int, world: int, micro_batches: int, workers: int
 ) -> PretrainLoader:
-    recipes = view_recipes(
-        spec.augmentation,
-        global_size=spec.global_size,
-        local_size=spec.local_size,
-        local_crops=spec.local_crops,
-        global_scale=spec.global_scale,
-        local_scale=spec.local_scale,
-    )
     return PretrainLoader(
         images,
-        recipes,
+        recipes_of(spec),
         global_batch=spec.global_batch,
         seed=spec.seed,
         epochs=spec.epochs,
