@@ -33,8 +33,13 @@ def train(spec: PretrainSpec, folder: Path, seat: Seat | None = None, **options)
 
 
 def train_all(seat: Seat, folder: Path) -> dict[str, dict[int, dict[str, float]]]:
+    """Every specification, and the first once more with an interruption that rank 1 alone asks for."""
     pretrain.LOG_EVERY = 1
-    return {name: train(spec, folder / name, seat) for name, spec in SPECS.items()}
+    found = {name: train(spec, folder / name, seat) for name, spec in SPECS.items()}
+    asks = (seat.rank == 1 and step == 7 for step in range(1, 21))
+    with pytest.raises(pretrain.Preempted, match="step 7"):
+        train(SPECS["vit"], folder / "resumed", seat, should_stop=lambda: next(asks))
+    return {**found, "resumed": train(SPECS["vit"], folder / "resumed", seat)}
 
 
 def assert_equal_runs(found: dict, expected: dict) -> None:
@@ -53,6 +58,7 @@ def every_step(monkeypatch):
 @pytest.mark.slow
 def test_two_ranks_train_as_one_process_does(tmp_path):
     found = launch(train_all, (tmp_path / "two",), world=2, device="cpu")
+    assert found["resumed"] == {step: metrics for step, metrics in found["vit"].items() if step > 7}
     for name, spec in SPECS.items():
         expected = train(spec, tmp_path / "one" / name)
         assert_equal_runs(found[name], expected)
