@@ -117,7 +117,7 @@ def helpers() -> object:
 def table3() -> Callable[..., Study]:
     """Table 3 of the paper, in any profile."""
 
-    def make(profile: str = "smoke", seeds: str | None = None) -> Study:
+    def make(profile: str = "tiny", seeds: str | None = None) -> Study:
         return studies(["table3"], profile, Locations(), seeds=seeds)[0]
 
     return make
@@ -125,9 +125,9 @@ def table3() -> Callable[..., Study]:
 
 @pytest.fixture
 def own_study(tmp_path: Path) -> Callable[..., Study]:
-    """Somebody's own experiment file in profile smoke."""
+    """Somebody's own experiment file in profile tiny."""
 
-    def make(text: str, profile: str = "smoke", seeds: str | None = None, name: str = "mine") -> Study:
+    def make(text: str, profile: str = "tiny", seeds: str | None = None, name: str = "mine") -> Study:
         path = tmp_path / f"{name}.yaml"
         path.write_text(text, encoding="utf-8")
         return studies([str(path)], profile, Locations(), seeds=seeds)[0]

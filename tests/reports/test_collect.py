@@ -28,7 +28,7 @@ def test_a_row_names_where_its_number_comes_from(table3, store, helpers):
     assert len(chosen) == 1
     row = chosen.iloc[0]
     assert row.value == pytest.approx(70 + 5 - 2 - 1 + 1)
-    assert (row.table, row.profile, row.backbone) == ("table3", "smoke", "vit_nano")
+    assert (row.table, row.profile, row.backbone) == ("table3", "tiny", "vit_nano")
     point = next(p for p in study.points if p.coordinates["augmentation"] == "caug" and p.pretrain.spec.seed == 1
                  and p.coordinates["method"] == "clever")  # fmt: skip
     assert row.task == point.perturbed[1].id

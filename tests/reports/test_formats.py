@@ -52,9 +52,9 @@ def test_below_the_table_stand_control_gains_profile_overrides_and_claims(report
     expected = [
         "Untrained vit_nano (control): 30.0; DINO/BAug with the same probe: 60.0 (+30.0).",
         "Gain over the first row of the group (the paper's gain)",
-        "Profile smoke: ",
+        "Profile tiny: ",
         "It differs from the experiment file in: backbone vit_small -> vit_nano; dataset imagenet100 -> digits;",
-        "Claims, judged on this store's numbers (profile smoke)",
+        "Claims, judged on this store's numbers (profile tiny)",
         "undecided: Equivariant factors can effectively improve",
     ]
     places = [text.index(words) for words in expected]
@@ -106,7 +106,7 @@ def test_the_states_page_shows_progress_in_the_same_shape(table3, store, helpers
     assert "running 30/120, 5 min" in text
     assert line_with(text, "CLeVER-IR").split()[1:] == ["done"] * 5
     assert "78.2" not in text and "Claims" not in text
-    assert "Untrained vit_nano (control): done" in text and "Profile smoke" in text
+    assert "Untrained vit_nano (control): done" in text and "Profile tiny" in text
 
 
 def test_markdown_has_one_row_of_cells_for_each_row_and_says_its_profile(report):
@@ -115,7 +115,7 @@ def test_markdown_has_one_row_of_cells_for_each_row_and_says_its_profile(report)
     assert len(table) == 2 + 3 + 9
     assert {line.count("|") for line in table} == {7}
     assert "| CLeVER | **65.0** (78.3) |" in text
-    assert "Profile smoke:" in text and "backbone vit\\_small -> vit\\_nano" in text
+    assert "Profile tiny:" in text and "backbone vit\\_small -> vit\\_nano" in text
     assert "- **undecided**: Equivariant factors" in text
 
 
@@ -133,7 +133,7 @@ def test_markdown_escapes_what_would_change_the_page(own_study, store):
 def test_csv_has_one_line_a_cell(report):
     lines = list(csv.DictReader(io.StringIO(render(report, "csv"))))
     assert len(lines) == 45
-    assert all(line["profile"] == "smoke" and line["state"] == "done" for line in lines)
+    assert all(line["profile"] == "tiny" and line["state"] == "done" for line in lines)
     line = lines[10]
     assert (line["group"], line["label"], line["column"]) == ("Trained by BAug", "CLeVER", "orig")
     assert (line["augmentation"], line["method"], line["representation"]) == ("baug", "clever", "full")
@@ -143,14 +143,14 @@ def test_csv_has_one_line_a_cell(report):
 
 def test_json_is_the_document(report):
     document = json.loads(render(report, "json"))
-    assert document["profile"] == "smoke" and len(document["tables"][0]["rows"]) == 9
+    assert document["profile"] == "tiny" and len(document["tables"][0]["rows"]) == 9
 
 
 def test_claims_alone_have_a_page_in_every_format(table3, store):
     report = build([table3()], store, on="paper")
     for name in FORMATS:
         text = render(report, name, claims_only=True)
-        assert "about 31 points" in text and "holds" in text and "smoke" in text
+        assert "about 31 points" in text and "holds" in text and "tiny" in text
         assert "Orig." not in text
     assert "judged on the paper's own numbers" in render(report, "md", claims_only=True)
     assert json.loads(render(report, "json", claims_only=True))["claims_on"] == "paper"
@@ -160,16 +160,16 @@ def test_claims_alone_have_a_page_in_every_format(table3, store):
 def test_files_are_named_for_table_and_profile(report, tmp_path):
     names = {name: [path.name for path in write(report, name, tmp_path / "out")] for name in FORMATS}
     assert names == {
-        "rich": ["table3-smoke.txt"],
-        "md": ["table3-smoke.md"],
-        "latex": ["table3-smoke.tex"],
-        "csv": ["table3-smoke.csv"],
-        "json": ["report-smoke.json"],
+        "rich": ["table3-tiny.txt"],
+        "md": ["table3-tiny.md"],
+        "latex": ["table3-tiny.tex"],
+        "csv": ["table3-tiny.csv"],
+        "json": ["report-tiny.json"],
     }
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(sum(names.values(), []))
-    assert (tmp_path / "out" / "table3-smoke.md").read_text(encoding="utf-8") == render(report, "md")
+    assert (tmp_path / "out" / "table3-tiny.md").read_text(encoding="utf-8") == render(report, "md")
     (path,) = write(report, "md", tmp_path, claims_only=True)
-    assert path.name == "claims-smoke.md"
+    assert path.name == "claims-tiny.md"
 
 
 def test_each_table_has_its_own_file_with_its_own_claims(table3, own_study, store, tmp_path):
@@ -179,7 +179,7 @@ def test_each_table_has_its_own_file_with_its_own_claims(table3, own_study, stor
     )
     report = build([table3(), other], store)
     paths = write(report, "md", tmp_path / "out")
-    assert [path.name for path in paths] == ["table3-smoke.md", "mine-smoke.md"]
+    assert [path.name for path in paths] == ["table3-tiny.md", "mine-tiny.md"]
     assert "Claims" in paths[0].read_text(encoding="utf-8") and "Claims" not in paths[1].read_text(encoding="utf-8")
     with pytest.raises(RequestError, match="several experiments are called table3"):
         write(build([table3(), table3()], store), "md", tmp_path / "out")

@@ -50,14 +50,14 @@ def test_the_page_is_the_golden_one(table3, store, helpers):
     text = page(table3, store, helpers)
     # What the profile says of itself may change without changing this page's layout.
     text = re.sub(r"(It differs from the experiment file in: ).*(\.\\par)", r"\1...\2", text)
-    text = re.sub(r"(Profile smoke: ).*", r"\1...", text)
+    text = re.sub(r"(Profile tiny: ).*", r"\1...", text)
     assert text == GOLDEN.read_text(encoding="utf-8")
 
 
 def test_the_page_is_well_formed_and_says_its_profile(table3, store, helpers):
     text = page(table3, store, helpers)
     check_structure(text)
-    assert text.startswith("% Profile smoke: ") and "(profile smoke)" in text
+    assert text.startswith("% Profile tiny: ") and "(profile tiny)" in text
     assert r"\textbf{65.5 $\pm$ 0.7}" not in text  # its group is not whole
     assert r"\textbf{80.5 $\pm$ 0.7} {\scriptsize (75.2)}" in text
 

@@ -64,7 +64,7 @@ def test_the_json_holds_the_cells_of_the_table(table3, store, helpers):
     document = to_json(build([study], helpers.fill(store, study, helpers.steady)))
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     (table,) = document["tables"]
-    assert (document["profile"], table["name"]) == ("smoke", "table3")
+    assert (document["profile"], table["name"]) == ("tiny", "table3")
     assert "dataset imagenet100 -> digits" in table["overrides"]
     cell = table["rows"][2]["cells"]["cj"]
     assert (table["rows"][2]["group"], table["rows"][2]["label"]) == ("Trained by BAug", "CLeVER")

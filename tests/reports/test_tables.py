@@ -152,7 +152,7 @@ def test_the_difference_to_the_paper_is_given_in_the_papers_profile_alone(table3
     study = table3("paper")
     table = build_table(study, helpers.fill(store, study, lambda place: printed_score(place) + 1.5))
     assert all(cell.delta == pytest.approx(1.5) for cell in table.cells())
-    small = table3("smoke")
+    small = table3("tiny")
     table = build_table(small, helpers.fill(store, small, helpers.steady))
     assert all(cell.delta is None and cell.paper is not None for cell in table.cells())
 
