@@ -1,6 +1,5 @@
 """What each kind of task does: open its inputs, call the library, hand the result to the store."""
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from clever.files import write_json
 from clever.names import TaskKind
 from clever.plan import code_version
 from clever.run.provenance import provenance
+from clever.run.tasklog import log, log_into
 from clever.settings import Settings
 from clever.spec import AnySpec, Task
 from clever.store import MetricsFile, Store, TaskFolder
@@ -30,7 +30,6 @@ SPLITS = {
     TaskKind.PERTURBED: ("test",),
 }
 MADE = {TaskKind.PRETRAIN: (WEIGHTS,), TaskKind.PROBE: (HEADS,), TaskKind.PERTURBED: ()}
-log = logging.getLogger("clever")
 
 
 @dataclass(frozen=True)
@@ -82,11 +81,19 @@ def _pretrain(work: Work, images: Images, should_stop: Callable[[], bool]) -> di
     if work.devices == 1:
         return _pretrain_rank(Seat(0, 1, work.first_device, should_stop), work, images)
     kind = work.device.partition(":")[0]
-    return launch(_pretrain_rank, (work,), world=work.devices, device=kind, should_stop=should_stop)
+    return launch(_pretrain_own_process, (work,), world=work.devices, device=kind, should_stop=should_stop)
+
+
+def _pretrain_own_process(seat: Seat, work: Work) -> dict[str, Any]:
+    """A rank in a process of its own, which has yet to be told where the log is; rank 0 speaks for all."""
+    if seat.rank:
+        return _pretrain_rank(seat, work)
+    with log_into(work.found.path):
+        return _pretrain_rank(seat, work)
 
 
 def _pretrain_rank(seat: Seat, work: Work, images: Images | None = None) -> dict[str, Any]:
-    """One rank's share; rank 0 alone writes. Runs in a process of its own where there are several."""
+    """One rank's share; rank 0 alone writes."""
     settings, spec = work.settings, work.task.spec
     leads = seat.rank == 0
     return pretrain(

@@ -6,7 +6,6 @@
 
 import argparse
 import json
-import logging
 import os
 import signal
 import sys
@@ -14,7 +13,6 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,11 +21,11 @@ from clever.errors import RequestError
 from clever.files import write_json
 from clever.lease import Lease
 from clever.names import State
+from clever.run.tasklog import log, log_into
 from clever.settings import Settings, load
 from clever.store import Store, TaskFolder
 
 STATUS_EVERY_SECONDS = 1.0
-log = logging.getLogger("clever")
 _asked_to_stop = threading.Event()
 
 
@@ -57,7 +55,6 @@ def main() -> int:
     # Libraries may write to stdout: keep the real one for answers and send everything else to stderr.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    log.setLevel(logging.INFO)
     settings = load(store=arguments.store)
     if arguments.job:
         outcomes = list(run_job(Job.from_line(arguments.job.read_text()), settings))
@@ -113,7 +110,7 @@ def run_task(found: TaskFolder, store: Store, settings: Settings, job: Job) -> t
     try:
         if store.done(found.task) is not None:  # finished between our look and our lease
             return State.DONE, ""
-        with _log_into(found.path / "log.txt"):
+        with log_into(found.path):
             return _run_leased(found, store, settings, job)
     finally:
         lease.release()
@@ -166,21 +163,6 @@ class Progress:
 
 def _number(value: Any) -> float:
     return value if isinstance(value, int | float) else 0.0
-
-
-@contextmanager
-def _log_into(path: Path) -> Iterator[None]:
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-    logging.captureWarnings(True)
-    logging.getLogger("py.warnings").addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        logging.getLogger("py.warnings").removeHandler(handler)
-        handler.close()
 
 
 if __name__ == "__main__":
