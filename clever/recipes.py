@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from clever.names import Method, Recipe
 
 
-
 class Frozen(BaseModel):
     """A complete, immutable model that refuses unknown keys and non-finite numbers."""
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from clever.errors import RequestError
-from clever.experiment import TableShape
 from clever.experiment import Row as RowShape
+from clever.experiment import TableShape
 from clever.grid import Study
 from clever.names import LABELS, Perturbation, Representation, State, TaskKind
 from clever.reports.cells import PLACES, Remembered, control_line, find_cell

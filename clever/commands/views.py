@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clever.request import Request
 from clever.files import read_json
 from clever.names import Action, State
 from clever.plan import Plan
+from clever.request import Request
 from clever.store import Store, read_metrics
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
-from clever.request import Request
 from clever.names import State, TaskKind
 from clever.plan import Plan
+from clever.request import Request
 from clever.run import tracking
 from clever.run.devices import available
 from clever.run.display import display
