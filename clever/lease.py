@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from clever.files import write_json
+from clever.jobs import Jobs, Phase
 
 STALE_AFTER_SECONDS = 600.0
 HIDDEN = "hidden"  # instead of the start of a process that exists but that we may not look at
@@ -21,7 +22,11 @@ _NAME = re.compile(r"lease-(\d+)\.json")
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lease; ``started`` tells a process from a later one with the same pid."""
+    """Who holds a lease; ``started`` tells a process from a later one with the same pid.
+
+    A lease with a ``job`` belongs to a job of a scheduler. It is ``queued`` from before the submission until a process
+    of the job works on the task, and again while the job waits to go on after an interruption.
+    """
 
     host: str
     pid: int
@@ -29,19 +34,27 @@ class Holder:
     time: float
     job: str | None = None
     released: bool = False
+    queued: bool = False
 
     @classmethod
-    def me(cls, job: str | None = None) -> "Holder":
-        return cls(host(), os.getpid(), process_started(os.getpid()) or "", time.time(), job)
+    def me(cls, job: str | None = None, queued: bool = False) -> "Holder":
+        return cls(host(), os.getpid(), process_started(os.getpid()) or "", time.time(), job, queued=queued)
 
     def here(self) -> bool:
         return self.host == host()
 
-    def alive(self, heartbeat: float | None) -> bool:
-        """Is the holder still at work? Asked of the process where it runs on this host, else of the heartbeat."""
+    def alive(self, heartbeat: float | None, jobs: Jobs | None = None) -> bool:
+        """Is the holder still at work? Asked of the scheduler for its jobs, of the process where it runs on this host,
+        else of the heartbeat."""
         if self.released:
             return False
-        if self.here() and (started := process_started(self.pid)) != HIDDEN:
+        if self.job is not None:
+            view = jobs.view(self.job) if jobs else None
+            if view is not None and view.phase is not Phase.UNKNOWN:
+                return view.alive
+            if self.queued:
+                return True  # may wait for days, and nobody can say whether it still does
+        elif self.here() and (started := process_started(self.pid)) != HIDDEN:
             return started == self.started
         return time.time() - max(self.time, heartbeat or 0.0) < STALE_AFTER_SECONDS
 
@@ -103,14 +116,27 @@ class Lease:
         self.path, self.me = path, me
 
     @classmethod
-    def take(cls, folder: Path, heartbeat: float | None = None, job: str | None = None) -> "Lease | None":
-        """Take the lease on ``folder``; None if a live process has it or another one was faster."""
+    def take(
+        cls,
+        folder: Path,
+        heartbeat: float | None = None,
+        job: str | None = None,
+        *,
+        queued: bool = False,
+        jobs: Jobs | None = None,
+    ) -> "Lease | None":
+        """Take the lease on ``folder``; None if somebody else has it or was faster.
+
+        A process of a job takes over what was promised to the job, or held by its earlier start; ``queued`` promises
+        the task to ``job`` before that is submitted.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         number, newest = _newest(folder)
         current = _read(newest) if newest else None
-        if current is not None and current.alive(heartbeat):
+        ours = current is not None and job is not None and current.job == job
+        if current is not None and not ours and current.alive(heartbeat, jobs):
             return None
-        me = Holder.me(job)
+        me = Holder.me(job, queued)
         path = folder / f"lease-{number + 1}.json"
         try:
             handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
@@ -124,3 +150,26 @@ class Lease:
 
     def release(self) -> None:
         write_json(self.path, {**asdict(self.me), "released": True})
+
+    def hand_back(self) -> None:
+        """The process ends, its job goes on: it waits for its next start."""
+        write_json(self.path, {**asdict(self.me), "queued": True})
+
+
+def withdraw(folder: Path, job: str) -> bool:
+    """Free the task from ``job``, which will not work on it any more; False if the job does not have it."""
+    _, path = _newest(folder)
+    found = _read(path) if path else None
+    if path is None or found is None or found.released or found.job != job:
+        return False
+    write_json(path, {**asdict(found), "released": True})
+    return True
+
+
+def prune(lease: Lease) -> None:
+    """Remove the numbers below the lease's own, which count no more: for a lease that is taken over and over."""
+    own = int(_NAME.fullmatch(lease.path.name)[1])  # type: ignore[index]
+    for path in lease.path.parent.glob("lease-*.json"):
+        match = _NAME.fullmatch(path.name)
+        if match and int(match[1]) < own:
+            path.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clever.catalog import CATALOG
+from clever.failures import Cause, journal, judge, read_failure
 from clever.grid import Study
 from clever.names import LABELS, Action, Backbone, State, Stem, TaskKind
 from clever.spec import BackboneShape, PretrainSpec, Task
@@ -81,8 +82,11 @@ class Plan:
         }
 
 
-def make(studies: Sequence[Study], profile: str, store: Store) -> Plan:
-    """Merge the studies' tasks and decide what is to be done with each, from the store alone."""
+def make(studies: Sequence[Study], profile: str, store: Store, unattended: bool = False) -> Plan:
+    """Merge the studies' tasks and decide what is to be done with each, from the store (and its scheduler) alone.
+
+    ``unattended``: nobody watches, so a failed task is tried again only where that may help.
+    """
     tasks: dict[str, Task] = {}
     labels: dict[str, str] = {}
     targets: dict[str, list[str]] = {}
@@ -96,9 +100,12 @@ def make(studies: Sequence[Study], profile: str, store: Store) -> Plan:
     statuses = {key: store.status(task) for key, task in tasks.items()}
     rate = _measured_rate(tasks.values(), store)
     planned = []
+    blocked: dict[str, str] = {}  # id of a task that will not be done -> label of the failed task behind it
     for key in order:
         task, status = tasks[key], statuses[key]
         action, reason = _decide(task, status, labels, statuses, store)
+        if unattended and action in (Action.RETRY, Action.SUBMIT):
+            action, reason = _unattended(task, labels, blocked, store, (action, reason))
         hours = 0.0 if action is Action.REUSE else _gpu_hours(task, rate)
         planned.append(PlannedTask(task, labels[key], tuple(targets[key]), action, reason, hours, status))
     return Plan(profile, tuple(study.name for study in studies), tuple(planned))
@@ -122,7 +129,7 @@ def _decide(
     if status.state is State.DONE:
         stale = (store.done(task) or {}).get("code") not in (None, code_version())
         return Action.REUSE, "stale: code changed" if stale else "done"
-    if status.state in (State.RUNNING, State.STALLED):
+    if status.holder is not None:
         return Action.ATTACH, status.reason
     if status.state is State.FAILED:
         return Action.RETRY, status.reason
@@ -130,6 +137,28 @@ def _decide(
     if waiting:
         return Action.SUBMIT, f"after {', '.join(waiting)}"
     return Action.SUBMIT, status.reason
+
+
+def _unattended(
+    task: Task, labels: dict[str, str], blocked: dict[str, str], store: Store, intended: tuple[Action, str]
+) -> tuple[Action, str]:
+    """What becomes of a task that would be submitted or tried again, where nobody watches."""
+    behind = next((blocked[key] for key in task.needs if key in blocked), None)
+    if behind is not None:
+        blocked[task.id] = behind
+        return Action.BLOCKED, f"blocked by {behind}, which failed"
+    if intended[0] is not Action.RETRY:
+        return intended
+    folder = store.folder(task)
+    failure = read_failure(folder)
+    cause = Cause(failure["cause"]) if failure.get("cause") in list(Cause) else Cause.BUG
+    verdict = judge(cause, journal(folder))
+    if verdict.again:
+        return Action.RETRY, f"retry: {verdict.words}"
+    if failure.get("code", code_version()) != code_version():
+        return Action.RETRY, f"retry: the code has changed since it failed ({intended[1]})"
+    blocked[task.id] = labels[task.id]
+    return Action.BLOCKED, f"{intended[1]} ({verdict.words}; `clever retry` tries it again)"
 
 
 @cache

@@ -8,11 +8,12 @@ import tomllib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from clever.catalog import Locations
+from clever.cluster import ClusterSettings
 from clever.errors import RequestError
 from clever.names import nearest
 from clever.recipes import Frozen
@@ -46,9 +47,11 @@ class DeviceSettings(Frozen):
 class Settings(Frozen):
     store: Path = Path("runs")
     profile: str = "smoke"
+    executor: Literal["auto", "local", "slurm"] = "auto"
     data: DataSettings = DataSettings()
     mlflow: MlflowSettings = MlflowSettings()
     devices: DeviceSettings = DeviceSettings()
+    cluster: ClusterSettings = ClusterSettings()
     source: str = "defaults"  # the file that was read
 
     @cached_property

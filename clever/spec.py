@@ -96,6 +96,17 @@ class PretrainSpec(Computing):
         return getattr(self.hyper, "split_ratio", None)
 
 
+def count_micro_batches(global_batch: int, world: int, max_batch_per_device: int | None) -> int:
+    """How many pieces each rank's share of a batch is cut into. Raises ValueError where it cannot be cut evenly."""
+    pieces = 1 if max_batch_per_device is None else -(-global_batch // (world * max_batch_per_device))
+    if global_batch % (world * pieces):
+        raise ValueError(
+            f"global_batch {global_batch} cannot be cut evenly into {world} ranks x {pieces} micro-batches: change the "
+            f"number of processes or the largest batch per device (now {max_batch_per_device or 'unlimited'})"
+        )
+    return pieces
+
+
 class Reading(Computing):
     """What every evaluation on labelled images shares."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from clever.errors import RequestError
 from clever.files import read_json, sha256, write_json
+from clever.jobs import Jobs, JobView, NoScheduler, Phase
 from clever.lease import STALE_AFTER_SECONDS, Holder, holder
 from clever.names import State, nearest
 from clever.spec import Task
@@ -32,7 +33,8 @@ class TaskStatus:
     images_per_second: float | None = None
     eta: float | None = None  # seconds
     heartbeat: float | None = None  # unix time of the last sign of life
-    holder: Holder | None = None  # of a running task
+    holder: Holder | None = None  # who has the task now: a process at work, or a job that waits for its turn
+    job: str | None = None  # the scheduler's number of that job
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,11 @@ class TaskFolder:
 
 
 class Store:
-    """Reads and writes ``<root>/<slug>-<id>/``. Reading never writes."""
+    """Reads and writes ``<root>/<slug>-<id>/``. Reading never writes; ``jobs`` is who knows the scheduler's jobs."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, jobs: Jobs | None = None):
         self.root = root
+        self.jobs: Jobs = jobs or NoScheduler()
 
     def folder(self, task: Task) -> Path:
         return self.root / task.folder
@@ -93,19 +96,18 @@ class Store:
             return TaskStatus(State.MISSING, "not run yet")
         left, heartbeat = self._last_words(folder)
         current = holder(folder)
+        if current is not None and current.job is not None:
+            view = self.jobs.view(current.job)
+            if current.alive(heartbeat, self.jobs):
+                return _in_job(left, current, heartbeat, view)
+            return _left_by_job(left, view)
         if current is not None and current.alive(heartbeat):
-            seen = max(heartbeat or 0.0, current.time)
-            if time.time() - seen > STALE_AFTER_SECONDS:
-                minutes = (time.time() - seen) / 60
-                reason = f"no sign of life for {minutes:.0f} min"
-                return replace(left, state=State.STALLED, reason=reason, holder=current)
-            reason = f"process {current.pid} on {current.host.partition('/')[0]}"
-            return replace(left, state=State.RUNNING, reason=reason, holder=current)
+            return _at_work(left, current, heartbeat, f"process {current.pid} on {current.host.partition('/')[0]}")
         if left.state is State.FAILED:
             return left
         reason = left.reason if left.state is State.PENDING and left.reason else "waiting"
         if left.state is State.RUNNING:
-            reason = f"interrupted at {left.unit or 'step'} {left.step or 0}; its process is gone"
+            reason = f"{_where(left)}; its process is gone"
         return replace(left, state=State.PENDING, reason=reason, eta=None)
 
     def _last_words(self, folder: Path) -> tuple[TaskStatus, float | None]:
@@ -116,7 +118,7 @@ class Store:
         except (ValueError, FileNotFoundError):
             values, heartbeat = None, None
         values = values or {}
-        known = {key: values.get(key) for key in TaskStatus.__dataclass_fields__ if key not in ("state", "holder")}
+        known = {key: values.get(key) for key in TaskStatus.__dataclass_fields__ if key not in ("state", "holder", "job")}
         known |= {"reason": values.get("reason") or "", "heartbeat": heartbeat}
         state = values.get("state", State.PENDING)
         return TaskStatus(State(state) if state in list(State) else State.UNKNOWN, **known), heartbeat
@@ -200,6 +202,41 @@ class Store:
                 f"{self.folder(task) / bad[0]} is damaged (checksum). Delete {self.folder(task) / 'done.json'} "
                 "and run again to make it anew."
             )
+
+
+def _where(left: TaskStatus) -> str:
+    return f"interrupted at {left.unit or 'step'} {left.step or 0}"
+
+
+def _at_work(left: TaskStatus, current: Holder, heartbeat: float | None, reason: str, **more: Any) -> TaskStatus:
+    """The status of a task that a process works on; an old heartbeat makes it stalled."""
+    seen = max(heartbeat or 0.0, current.time)
+    if time.time() - seen > STALE_AFTER_SECONDS:
+        reason = f"no sign of life for {(time.time() - seen) / 60:.0f} min"
+        return replace(left, state=State.STALLED, reason=reason, holder=current, **more)
+    return replace(left, state=State.RUNNING, reason=reason, holder=current, **more)
+
+
+def _in_job(left: TaskStatus, current: Holder, heartbeat: float | None, view: JobView) -> TaskStatus:
+    """The status of a task that a job has: the job waits, is at other tasks, works on this one, or nobody knows."""
+    if view.phase is Phase.UNKNOWN and (current.queued or time.time() - (heartbeat or 0.0) > STALE_AFTER_SECONDS):
+        reason = f"promised to {view.name}; the scheduler does not answer"
+        return replace(left, state=State.UNKNOWN, reason=reason, eta=None, holder=current, job=view.id)
+    if view.phase is Phase.PENDING or current.queued:
+        waits = f" ({view.reason})" if view.reason else ""
+        before = f"; {left.reason}" if left.state is State.PENDING and left.reason else ""
+        reason = f"{view.name} {view.phase}{waits}{before}"
+        return replace(left, state=State.PENDING, reason=reason, eta=None, holder=current, job=view.id)
+    return _at_work(left, current, heartbeat, f"{view.name} running", job=view.id)
+
+
+def _left_by_job(left: TaskStatus, view: JobView) -> TaskStatus:
+    """The status of a task whose job has ended without finishing it."""
+    if left.state is State.FAILED:
+        return left
+    how = f"{view.name} ended" + (f" ({view.reason})" if view.reason else "")
+    reason = f"{_where(left)}; {how}" if left.step else how
+    return replace(left, state=State.PENDING, reason=reason, eta=None)
 
 
 class MetricsFile:

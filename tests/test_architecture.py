@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {  # besides modules of its own folder;
 }
 WORK = "clever.run.tasks"  # what a job does: the worker loads it, and torch with it, once it is inside the job
 WORK_MAY_IMPORT = ("clever.data", "clever.train", "clever.evaluate")
-WORKER = "clever.run.worker"
+WORKERS = ("clever.run.worker", "clever.run.slurm.job")
 NEVER_IN: dict[str, tuple[str, ...]] = {
     "core": HEAVY,
     "reports": ("torch", "torchvision", "timm", "submitit", "mlflow"),
@@ -40,7 +40,7 @@ NEVER_IN: dict[str, tuple[str, ...]] = {
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 DECLARED = {re.split(r"[<>=!~;\[ ]", text)[0].lower() for text in PROJECT["project"]["dependencies"]}
 INSTALLED_AS = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn"}
-ONLY_IN = {"mlflow": "clever.run.tracking", "submitit": "clever.run.executor"}
+ONLY_IN = {"mlflow": "clever.run.tracking", "submitit": "clever.run.slurm.script"}
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ def imports_run_one_way(module: Module) -> Iterator[str]:
 
 def only_the_worker_loads_the_work(module: Module) -> Iterator[str]:
     for found in imports(module):
-        if inside(found.name, WORK) and not (module.name == WORKER and found.in_body):
-            yield f"line {found.line}: only a function of {WORKER} imports {WORK}"
+        if inside(found.name, WORK) and not (module.name in WORKERS and found.in_body):
+            yield f"line {found.line}: only functions of {' and '.join(WORKERS)} import {WORK}"
 
 
 def heavy_libraries_stay_out(module: Module) -> Iterator[str]:
@@ -300,7 +300,7 @@ ALLOWED: list[tuple[Law, str, str]] = [
     (imports_run_one_way, "clever.commands.app", "def body():\n    from clever.reports import tables"),
     (heavy_libraries_stay_out, "clever.reports.tables", "import pandas"),
     (one_place_names_each_service, "clever.run.tracking", "def body():\n    import mlflow"),
-    (one_place_names_each_service, "clever.run.executor", "def body():\n    import submitit"),
+    (one_place_names_each_service, "clever.run.slurm.script", "def body():\n    import submitit"),
     (libraries_are_declared, "clever.grid", "import tomllib, yaml\nfrom PIL import Image"),
     (nobody_imports_experiments, "clever.grid", "from importlib.resources import files\nfiles('clever.experiments')"),
     (nothing_is_printed, "clever.commands.out", "console.print('done')"),
@@ -344,7 +344,7 @@ def loaded_by(names: list[str]) -> set[str]:
 def test_a_login_node_loads_nothing_heavy():
     names = [module.name for module in modules("clever") if module.area in ("core", "commands", "run")]
     names.remove(WORK)
-    assert {"clever", "clever.spec", WORKER} <= set(names)
+    assert {"clever", "clever.spec", *WORKERS} <= set(names)
     assert loaded_by(names) == set()
 
 

@@ -1,10 +1,12 @@
 """From a command's options to a checked request."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from clever.reports import check
 from clever.request import Request
+from clever.run.slurm.records import ClusterJobs
 
 
 def ask(
@@ -17,4 +19,9 @@ def ask(
     """Read the request and see that its tables can be printed; raises RequestError with what is wrong."""
     request = Request.read(targets, profile, store, seeds, overrides)
     check(request.studies)
-    return request
+    return look_again(request)
+
+
+def look_again(request: Request) -> Request:
+    """The same request, for which files and scheduler are looked at anew."""
+    return replace(request, jobs=ClusterJobs(request.settings.store))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from clever.commands.options import AsJson, Overrides, ProfileName, Quiet, SeedCounts, SomeTargets, StorePath, Targets
+from clever.commands.options import AsJson, Executor, Overrides, ProfileName, Quiet, SeedCounts, SomeTargets, StorePath, Targets
 from clever.commands.out import Out, requests
 
 
@@ -14,26 +14,34 @@ def register(app: typer.Typer) -> None:
     app.command()(cancel)
 
 
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask about the cost.")]
+Wait = Annotated[bool, typer.Option("--wait", help="On a cluster: stay until the jobs have ended.")]
+
+
 def run(
     targets: Targets,
     profile: ProfileName = None,
     store: StorePath = None,
     seeds: SeedCounts = None,
     set_: Overrides = None,
-    executor: Annotated[str, typer.Option(help="auto or local: this machine.")] = "auto",
+    executor: Executor = "auto",
+    yes: Yes = False,
+    wait: Wait = False,
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Plan the targets and carry the plan out. Run it again to go on."""
+    """Plan the targets and carry the plan out, here or as Slurm jobs. Run it again to go on."""
     with requests():
         from clever.commands.ask import ask
-        from clever.errors import RequestError
-        from clever.names import unknown
+        from clever.commands.cluster import carry_out as submit
+        from clever.commands.cluster import choose
 
-        if executor not in ("auto", "local"):
-            raise RequestError(unknown("executor", executor, ("auto", "local")))
+        chosen = choose(executor)
         request = ask(targets, profile, store, seeds, set_)
-        raise typer.Exit(_carry_out(request, Out(json, quiet)))
+        out = Out(json, quiet)
+        if chosen(request) == "slurm":
+            raise typer.Exit(submit(request, out, yes=yes, wait=wait))
+        raise typer.Exit(_carry_out(request, out))
 
 
 def retry(
@@ -43,18 +51,27 @@ def retry(
     store: StorePath = None,
     seeds: SeedCounts = None,
     set_: Overrides = None,
+    executor: Executor = "auto",
+    yes: Yes = False,
+    wait: Wait = False,
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Try failed tasks again, and what waits for them; nothing else is started."""
     with requests():
         from clever.commands.ask import ask
+        from clever.commands.cluster import carry_out as submit
+        from clever.commands.cluster import choose
         from clever.errors import RequestError
 
         if not targets and not failed:
             raise RequestError("retry: name a target, or give --failed to try all failed tasks again")
+        chosen = choose(executor)
         request = ask(targets or ["all"], profile, store, seeds, set_)
-        raise typer.Exit(_carry_out(request, Out(json, quiet), only_failed=True))
+        out = Out(json, quiet)
+        if chosen(request) == "slurm":
+            raise typer.Exit(submit(request, out, yes=yes, wait=wait, only_failed=True))
+        raise typer.Exit(_carry_out(request, out, only_failed=True))
 
 
 def cancel(
@@ -66,17 +83,26 @@ def cancel(
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Ask the processes that work on the targets to save and stop; what is done stays."""
+    """Ask processes and jobs that work on the targets to save and stop; what is done stays.
+
+    A job with a task that another submitted table needs is kept.
+    """
     with requests():
         from clever.commands.ask import ask
+        from clever.run.slurm import session as cluster
         from clever.run.stop import cancel_plan
 
         request = ask(targets, profile, store, seeds, set_)
-        asked, out_of_reach = cancel_plan(request.plan(), request.store)
+        plan = request.plan()
+        jobs = cluster.cancel(request, plan)
+        asked, out_of_reach = cancel_plan(plan, request.store)
+        asked = [*jobs.tasks, *asked]
         lines = [f"cancelled: {planned.label} ({planned.task.id})" for planned in asked]
+        lines += [f"kept, {table} needs it: {planned.label} ({planned.task.id})" for planned, table in jobs.kept]
         lines += [f"runs on another machine, cancel it there: {planned.label} ({h.host})" for planned, h in out_of_reach]
         machine = {
             "cancelled": [planned.task.id for planned in asked],
+            "kept": [planned.task.id for planned, _ in jobs.kept],
             "out_of_reach": [planned.task.id for planned, _ in out_of_reach],
         }
         Out(json, quiet).result("\n".join(lines) or "nothing of this is running or waiting", machine)
@@ -99,10 +125,10 @@ def _carry_out(request, out: Out, only_failed: bool = False) -> int:  # type: ig
         code, failures = session.carry_out(request, plan, out.say, out.quiet)
     else:
         session.catch_up(request, plan, out.say)
-    return _tell(request, plan, out, code, failures)
+    return tell(request, plan, out, code, failures)
 
 
-def _tell(request, plan, out: Out, code: int, failures: dict[str, str]) -> int:  # type: ignore[no-untyped-def]
+def tell(request, plan, out: Out, code: int, failures: dict[str, str]) -> int:  # type: ignore[no-untyped-def]
     """The tables, what failed, and where to go from here."""
     import sys
 
@@ -129,15 +155,13 @@ def _tell(request, plan, out: Out, code: int, failures: dict[str, str]) -> int: 
     labels = {planned.task.id: planned for planned in plan.tasks}
     for key, reason in failures.items():
         out.say(f"failed: {labels[key].label}: {reason} (clever logs {key})")
-    names = " ".join(study.name for study in request.studies)
-    option = f" --profile {request.profile}" if request.profile != request.settings.profile else ""
     out.say(f"Results: {request.settings.store.absolute()}")
     if request.settings.mlflow.enabled:
         from clever.run.tracking import describe
 
         out.say(f"MLflow:  {describe(request.settings.tracking_uri)}")
     if code:
-        out.say(f"Next:    clever run {names}{option} goes on with what is not done")
+        out.say(f"Next:    clever run {request.options} goes on with what is not done")
     else:
-        out.say(f"Next:    clever report {names}{option} --format latex, or a larger scale: clever show profiles")
+        out.say(f"Next:    clever report {request.options} --format latex, or a larger scale: clever show profiles")
     return code

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from clever.commands.options import AsJson, Overrides, ProfileName, Quiet, SeedCounts, SomeTargets, StorePath, Targets
+from clever.commands.options import AsJson, Executor, Overrides, ProfileName, Quiet, SeedCounts, SomeTargets, StorePath, Targets
 from clever.commands.out import Out, requests
 
 
@@ -21,16 +21,23 @@ def plan(
     store: StorePath = None,
     seeds: SeedCounts = None,
     set_: Overrides = None,
+    executor: Executor = "auto",
+    sbatch: Annotated[bool, typer.Option("--sbatch", help="Print the scripts that would be given to sbatch.")] = False,
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Show what `run` would do: every task's action and reason, counts and GPU-hours. Nothing is done."""
     with requests():
+        from clever.commands import cluster
         from clever.commands.ask import ask
         from clever.commands.views import plan_view
 
-        planned = ask(targets, profile, store, seeds, set_).plan()
+        chosen = cluster.choose("slurm" if sbatch and executor == "auto" else executor)
+        request = ask(targets, profile, store, seeds, set_)
         out = Out(json, quiet)
+        if chosen(request) == "slurm":
+            raise typer.Exit(cluster.show_plan(request, out, sbatch))
+        planned = request.plan()
         out.result("" if json else plan_view(planned), planned.to_json())
 
 
@@ -40,20 +47,21 @@ def status(
     store: StorePath = None,
     seeds: SeedCounts = None,
     set_: Overrides = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again every two seconds until all is done.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every five seconds while anything is at work.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 3 unless everything is done.")] = False,
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """The tables with the state of every cell. Read-only."""
     with requests():
-        from clever.commands.ask import ask
+        from clever.commands.ask import ask, look_again
         from clever.commands.views import status_view, watch_status
         from clever.reports import build, complete, status_json
 
         request = ask(targets or ["all"], profile, store, seeds, set_)
         if watch and not json:
-            watch_status(request)
+            watch_status(request, look_again)
+            request = look_again(request)
         report = build(request.studies, request.store)
         Out(json, quiet).result("" if json else status_view(request, report), status_json(report))
         raise typer.Exit(3 if strict and not complete(report) else 0)
@@ -62,17 +70,18 @@ def status(
 def logs(
     task: Annotated[str, typer.Argument(metavar="TASK", help="An id, its beginning, or a folder's name.")],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows, until the task ends.")] = False,
+    ranks: Annotated[bool, typer.Option("--ranks", help="Also what every process of its jobs wrote.")] = False,
     store: StorePath = None,
 ) -> None:
-    """Print a task's log."""
+    """Print a task's log; --follow goes on through requeues of its job."""
     with requests():
         import sys
 
         from clever.commands.views import open_store
         from clever.run.follow import lines
 
-        opened = open_store(store)
-        for line in lines(opened, opened.find(task), follow):
+        found = open_store(store).find(task)
+        for line in lines(lambda: open_store(store), found, follow, ranks):
             sys.stdout.write(line)
             sys.stdout.flush()
 

@@ -28,3 +28,6 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors and the result.")]
+Executor = Annotated[
+    str, typer.Option(help="local: this machine; slurm: jobs; auto: slurm where there is a cluster.", metavar="NAME")
+]

@@ -2,14 +2,16 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clever.failures import gpu_seconds
 from clever.files import read_json
 from clever.names import Action, State
 from clever.plan import Plan
 from clever.request import Request
-from clever.store import Store, read_metrics
+from clever.store import Store, TaskStatus, read_metrics
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -17,22 +19,31 @@ if TYPE_CHECKING:
 
     from clever.reports import Report
 
+ORDER = (State.FAILED, State.STALLED, State.RUNNING, State.UNKNOWN, State.PENDING)  # what needs attention comes first
+MOST_ROWS = 40
+WATCH_SECONDS = 5.0  # each look is a question to the scheduler, where there is one
+
 View = tuple["RenderableType", Any]
 
 
 def open_store(folder: Path | None) -> Store:
     from clever import settings
 
-    return Store(settings.load(os.environ, store=folder).store)
+    from clever.run.slurm.records import ClusterJobs
+
+    root = settings.load(os.environ, store=folder).store
+    return Store(root, ClusterJobs(root))
 
 
-def plan_view(plan: Plan) -> "Group":
+def plan_view(plan: Plan, resources: dict[str, str] | None = None) -> "Group":
+    """Every task with its action; ``resources``: by id, what each asks a cluster for."""
     from rich.console import Group
 
-    table = _table("task", "id", "action", "reason", "GPU-hours")
+    table = _table("task", "id", "action", "reason", "GPU-hours", *(["resources"] if resources else []))
     for planned in plan.tasks:
         hours = "?" if planned.gpu_hours is None else f"{planned.gpu_hours:.2f}"
-        table.add_row(planned.label, planned.task.id, planned.action.value, planned.reason, hours)
+        asked = [resources[planned.task.id]] if resources else []
+        table.add_row(planned.label, planned.task.id, planned.action.value, planned.reason, hours, *asked)
     counts = ", ".join(f"{number} {kind}" for kind, number in plan.counts.items())
     todo = sum(planned.action is not Action.REUSE for planned in plan.tasks)
     return Group(
@@ -42,7 +53,7 @@ def plan_view(plan: Plan) -> "Group":
 
 
 def status_view(request: Request, report: "Report") -> "Group":
-    """The paper's own table with a state in each cell, and what runs."""
+    """The paper's own table with a state in each cell, what runs and waits, and the cost so far."""
     from rich.console import Group
     from rich.text import Text
 
@@ -50,31 +61,60 @@ def status_view(request: Request, report: "Report") -> "Group":
 
     plan = request.plan()
     table = _table("task", "id", "state", "progress", "reason")
-    for planned in plan.tasks:
+    active = [p for p in plan.tasks if p.status.holder is not None or p.status.state is State.FAILED]
+    active.sort(key=lambda planned: ORDER.index(planned.status.state) if planned.status.state in ORDER else len(ORDER))
+    for planned in active[:MOST_ROWS]:
         status = planned.status
-        if status.state in (State.RUNNING, State.STALLED, State.FAILED):
-            progress = f"{status.unit or 'step'} {status.step} of {status.of}" if status.of else ""
-            table.add_row(planned.label, planned.task.id, status.state.value, progress, status.reason)
-    done = sum(planned.status.state is State.DONE for planned in plan.tasks)
+        table.add_row(planned.label, planned.task.id, status.state.value, _progress(status), status.reason)
     parts: list[Any] = [Text.from_ansi(render(report, "rich", colour=True, states=True))]
-    if table.row_count:
+    if active:
         parts.append(table)
-    return Group(*parts, f"{done} of {len(plan.tasks)} tasks done")
+    if len(active) > MOST_ROWS:
+        parts.append(f"and {len(active) - MOST_ROWS} more of these")
+    done = sum(planned.status.state is State.DONE for planned in plan.tasks)
+    hours = f"{hours_used(request.store, plan):.2f} GPU-hours used, about {plan.gpu_hours:g} to come"
+    return Group(*parts, f"{done} of {len(plan.tasks)} tasks done; {hours}")
 
 
-def watch_status(request: Request) -> None:
-    """Redraw until every task is done or nothing is at work."""
+def _progress(status: TaskStatus) -> str:
+    from clever.reports.words import duration
+
+    if not status.of:
+        return ""
+    parts = [f"{status.unit or 'step'} {status.step} of {status.of}"]
+    if status.loss is not None:
+        parts.append(f"loss {status.loss:.3f}")
+    if status.images_per_second:
+        parts.append(f"{status.images_per_second:.0f} images/s")
+    if status.eta is not None:
+        parts.append(f"{duration(status.eta)} left")
+    return ", ".join(parts)
+
+
+def hours_used(store: Store, plan: Plan) -> float:
+    """GPU-hours that all attempts at the plan's tasks have used, those that came to nothing included."""
+    total = 0.0
+    for planned in plan.tasks:
+        spent = gpu_seconds(store.folder(planned.task), planned.status.state is State.RUNNING)
+        if spent is None:
+            spent = (store.done(planned.task) or {}).get("gpu_seconds")
+        total += spent or 0.0
+    return total / 3600
+
+
+def watch_status(request: Request, look_again: Callable[[Request], Request]) -> None:
+    """Redraw until every task is done or nobody has any of them."""
     from rich.live import Live
 
     from clever.reports import build
 
     with Live(refresh_per_second=2, transient=True) as live:
         while True:
+            request = look_again(request)
             live.update(status_view(request, build(request.studies, request.store)))
-            states = [request.store.status(task).state for study in request.studies for task in study.tasks()]
-            if not any(state in (State.RUNNING, State.STALLED) for state in states):
+            if all(planned.status.holder is None for planned in request.plan().tasks):
                 return
-            time.sleep(2)
+            time.sleep(WATCH_SECONDS)
 
 
 def task_view(store: Store, word: str) -> View:

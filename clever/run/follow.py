@@ -1,28 +1,73 @@
-"""Reading a task's log, also while it grows."""
+"""Reading a task's log, also while it grows and while its job waits to start again."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from clever.errors import RequestError
-from clever.names import State
+from clever.failures import journal
+from clever.run.slurm.records import JOBS
 from clever.store import Store, TaskFolder
 
 POLL_SECONDS = 0.5
+LOOK_SECONDS = 5.0  # between two questions whether anybody has the task
 
 
-def lines(store: Store, found: TaskFolder, follow: bool) -> Iterator[str]:
-    """The log's lines; with ``follow`` until the task is no longer running. Raises RequestError if there is no log."""
-    path = found.path / "log.txt"
-    if not path.exists() and not follow:
-        raise RequestError(f"{found.path.name} has no log yet: it has not been started")
-    position = 0
+def lines(
+    open_store: Callable[[], Store], found: TaskFolder, follow: bool, ranks: bool = False, poll: float = POLL_SECONDS
+) -> Iterator[str]:
+    """The log's lines; with ``follow`` until nobody works on the task and no job is to go on with it.
+
+    ``ranks`` adds what each process of its jobs wrote, with the name of its file in front. ``open_store`` gives the
+    store with a fresh look at the scheduler. Raises RequestError if there is nothing to read.
+    """
+    tails: dict[Path, int] = {}
+    looked, active = 0.0, True
     while True:
-        active = store.status(found.task).state in (State.RUNNING, State.STALLED)
-        if path.exists():
-            with path.open(encoding="utf-8", errors="replace") as file:
-                file.seek(position)
-                yield from file
-                position = file.tell()
+        if time.monotonic() - looked >= LOOK_SECONDS or not follow:
+            store = open_store()
+            active = store.status(found.task).holder is not None
+            looked = time.monotonic()
+        paths = _paths(store.root, found.path, ranks)
+        if not paths and not follow:
+            raise RequestError(f"{found.path.name} has no log yet: it has not been started")
+        for path in paths:
+            yield from _new_lines(path, tails, found.path)
         if not follow or not active:
             return
-        time.sleep(POLL_SECONDS)
+        time.sleep(poll)
+
+
+def _new_lines(path: Path, tails: dict[Path, int], own: Path) -> Iterator[str]:
+    prefix = "" if path.parent == own else f"[{path.stem.removesuffix('_log')}] "
+    with path.open(encoding="utf-8", errors="replace") as file:
+        file.seek(tails.get(path, 0))
+        for line in file:
+            yield prefix + (line if line.endswith("\n") else line + "\n")
+        tails[path] = file.tell()
+
+
+def _paths(store: Path, folder: Path, ranks: bool) -> list[Path]:
+    """The task's own log; also, or where a job failed before there was one, what its jobs' processes wrote."""
+    own = [folder / "log.txt"] if (folder / "log.txt").exists() else []
+    if own and not ranks:
+        return own
+    jobs = dict.fromkeys(event["job"] for event in journal(folder) if "job" in event)
+    if not jobs:
+        jobs = dict.fromkeys(_promised(store, folder))
+    return own + [path for job in jobs for path in sorted((store / JOBS).glob(f"*/{job}_*_log.*"))]
+
+
+def _promised(store: Path, folder: Path) -> Iterator[str]:
+    """The job that has the task but has not begun with it."""
+    from clever.lease import holder
+    from clever.run.slurm.batches import Place
+    from clever.run.slurm.records import read_record
+
+    current = holder(folder)
+    if current is not None and current.job is not None:
+        place = Place.of(current.job)
+        record = read_record(store, place.batch)
+        number = record.job_id(place.index) if record else None
+        if number is not None:
+            yield number

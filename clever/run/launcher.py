@@ -145,8 +145,7 @@ class Launcher:
         """Does a process that is not ours work on this chain?"""
         if chain.slots:
             return False
-        states = (self.progress.states[planned.task.id].state for planned in chain.tasks)
-        return any(state in (State.RUNNING, State.STALLED) for state in states)
+        return any(self.progress.states[planned.task.id].holder is not None for planned in chain.tasks)
 
     def _assign(self) -> None:
         free = [slot for slot in range(len(self.devices.names)) if slot not in self.running]

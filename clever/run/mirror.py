@@ -10,6 +10,8 @@ import json
 import os
 import re
 import shlex
+import socket
+import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -17,16 +19,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clever.files import read_json, write_json
+from clever.files import read_json, write_json, write_text
 from clever.lease import Holder, holder
 from clever.names import State
 
 BOOKMARK = "tracking.json"
 LEASE = ".tracking-lease"
+HOME = ".mlflow-home"
+SERVERS = ("http", "https", "postgresql", "mysql", "mssql")
 BATCH_METRICS = 1000  # the most that MLflow takes in one call
 NAME_LENGTH = 250
 PARAM_LENGTH = 500
 TORN_SECONDS = 60.0  # after which a lease without its content counts as abandoned
+BEAT_SECONDS = 15.0  # between two signs of life of a lease's holder
+SILENT_SECONDS = 90.0  # after which it counts as abandoned: network disks show a sign of life up to 60 s late
+LONGEST_HOLD_SECONDS = 180.0  # a holder that hangs gives no signs of life for longer
 
 
 @dataclass(frozen=True)
@@ -278,23 +285,52 @@ def public_uri(uri: str) -> str:
     return re.sub(r"//[^/@]*@", "//", uri)
 
 
+def for_jobs(uri: str) -> bool:
+    """May the jobs of a cluster send to ``uri`` themselves? To a server; many hosts on one file would damage it."""
+    return uri.partition(":")[0].partition("+")[0] in SERVERS
+
+
+def home(store: Path) -> str:
+    """The store's name in MLflow: host and path of its first use, whichever host of a cluster asks later."""
+    path = store / HOME
+    if not path.exists():
+        write_text(path, f"{socket.gethostname()}:{store}")
+    return path.read_text(encoding="utf-8")
+
+
 @contextlib.contextmanager
 def lease(store: Path, wait_seconds: float) -> Iterator[bool]:
     """Hold the exclusive right to write to MLflow for this store; gives False if somebody else holds it for so long.
 
     It is held for seconds and taken thousands of times, so, unlike a task's lease, it is one file, removed after use.
+    The holder touches it now and then: one that was killed on another host keeps the others waiting for 90 s.
     """
     path = store / LEASE
     mine = json.dumps({**dataclasses.asdict(Holder.me()), "job": uuid.uuid4().hex}).encode()
     deadline = time.monotonic() + wait_seconds
     while not (held := _take(path, mine)) and time.monotonic() < deadline:
         time.sleep(0.1)
+    released = threading.Event()
+    if held:
+        threading.Thread(target=_beat, args=(path, mine, released), daemon=True).start()
     try:
         yield held
     finally:
+        released.set()
         with contextlib.suppress(FileNotFoundError):
             if held and path.read_bytes() == mine:
                 path.unlink()
+
+
+def _beat(path: Path, mine: bytes, released: threading.Event) -> None:
+    deadline = time.monotonic() + LONGEST_HOLD_SECONDS
+    while not released.wait(BEAT_SECONDS) and time.monotonic() < deadline:
+        try:
+            if path.read_bytes() != mine:
+                return  # we were asleep for so long that somebody has taken it over
+            os.utime(path)
+        except OSError:
+            return
 
 
 def _take(path: Path, mine: bytes) -> bool:
@@ -304,10 +340,11 @@ def _take(path: Path, mine: bytes) -> bool:
         seen, written = path.read_bytes(), path.stat().st_mtime
     except FileNotFoundError:
         return _make(path, mine)
+    silent = time.time() - written
     try:
-        abandoned = not Holder(**json.loads(seen)).alive(written)
+        abandoned = silent > SILENT_SECONDS or not Holder(**json.loads(seen)).alive(written)
     except (ValueError, TypeError):
-        abandoned = time.time() - written > TORN_SECONDS
+        abandoned = silent > TORN_SECONDS
     return abandoned and _remove(path, seen) and _make(path, mine)
 
 

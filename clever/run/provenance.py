@@ -1,8 +1,6 @@
 """Where a result comes from: code, versions, machine and data, written beside it."""
 
-import hashlib
 import platform
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -11,13 +9,14 @@ from typing import Any
 import clever
 from clever.lease import host
 from clever.plan import code_version
+from clever.run.snapshot import git_state
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "mlflow", "pandas", "pydantic")
 
 
 def provenance(device: str, devices: int, fingerprints: dict[str, str]) -> dict[str, Any]:
     """Everything that may explain a difference between two runs of one specification."""
-    sha, patch = _git(Path(clever.__file__).parents[1])
+    sha, patch = git_state(Path(clever.__file__).parents[1])
     return {
         "clever": clever.__version__,
         "code": code_version(),
@@ -31,18 +30,6 @@ def provenance(device: str, devices: int, fingerprints: dict[str, str]) -> dict[
         "devices": devices,
         "datasets": fingerprints,
     }
-
-
-def _git(folder: Path) -> tuple[str | None, str | None]:
-    """Commit and hash of the uncommitted edits of a checkout; (None, None) for an installed package."""
-    if not (folder / ".git").exists():
-        return None, None
-    try:
-        sha = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, timeout=20, check=True)
-        patch = subprocess.run(["git", "diff", "HEAD"], cwd=folder, capture_output=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None, None
-    return sha.stdout.decode().strip(), hashlib.sha256(patch.stdout).hexdigest() if patch.stdout else None
 
 
 def _version(package: str) -> str | None:

@@ -4,9 +4,8 @@ import dataclasses
 import signal
 import subprocess
 from collections.abc import Callable
-from typing import Any
 
-from clever.names import State, TaskKind
+from clever.names import State
 from clever.plan import Plan
 from clever.request import Request
 from clever.run import tracking
@@ -14,16 +13,14 @@ from clever.run.devices import available
 from clever.run.display import display
 from clever.run.executor import LocalExecutor
 from clever.run.launcher import Launcher
+from clever.run.tracked import planned_tasks
 
 
 def carry_out(request: Request, plan: Plan, say: Callable[[str], None], quiet: bool) -> tuple[int, dict[str, str]]:
     """Run the plan on this machine: the exit code, and why tasks failed. ``say`` takes lines for the user."""
     threads = max((planned.task.spec.threads for planned in plan.tasks), default=1)
     devices = available(request.settings.devices, threads)
-    wanted: dict[TaskKind, str] = {}
-    for study in request.studies:
-        wanted |= study.profile.devices
-    launcher = Launcher(plan, request.store, LocalExecutor(request.store.root), devices, wanted)
+    launcher = Launcher(plan, request.store, LocalExecutor(request.store.root), devices, request.devices)
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: workers save first
     tracker = _start_tracker(request, plan)
     try:
@@ -40,7 +37,7 @@ def catch_up(request: Request, plan: Plan, say: Callable[[str], None]) -> None:
     """Send to MLflow what an earlier command could not; costs next to nothing where there is nothing."""
     if not request.settings.mlflow.enabled:
         return
-    tasks, uri = _tracked(plan), request.settings.tracking_uri
+    tasks, uri = planned_tasks(plan), request.settings.tracking_uri
     if tracking.pending(request.store.root, tasks, uri):
         tracking.finish(tracking.start(request.store.root, uri, request.settings.mlflow.experiment, tasks), say)
 
@@ -62,23 +59,4 @@ def _start_tracker(request: Request, plan: Plan) -> "subprocess.Popen[bytes] | N
     settings = request.settings
     if not settings.mlflow.enabled:
         return None
-    return tracking.start(request.store.root, settings.tracking_uri, settings.mlflow.experiment, _tracked(plan))
-
-
-def _tracked(plan: Plan) -> list[tracking.TrackedTask]:
-    return [
-        tracking.TrackedTask(
-            folder=planned.task.folder,
-            tags=_tags(planned.targets, plan.profile, planned.task.spec),
-            name=planned.label,
-        )
-        for planned in plan.tasks
-    ]
-
-
-def _tags(targets: tuple[str, ...], profile: str, spec: Any) -> dict[str, str]:
-    tags = {"clever.tables": ",".join(targets), "clever.profile": profile, "dataset": spec.dataset}
-    for key in ("method", "backbone", "augmentation"):
-        if hasattr(spec, key):
-            tags[key] = str(getattr(spec, key))
-    return tags
+    return tracking.start(request.store.root, settings.tracking_uri, settings.mlflow.experiment, planned_tasks(plan))

@@ -1,4 +1,4 @@
-"""Stopping what runs on this machine: workers are asked to save; nothing is killed."""
+"""Stopping what runs on this machine outside of jobs: workers are asked to save; nothing is killed."""
 
 import os
 import signal
@@ -19,13 +19,13 @@ def cancel_plan(plan: Plan, store: Store) -> tuple[list[PlannedTask], list[tuple
     asked, out_of_reach = [], []
     # What waits is withdrawn first, or the launcher would start it as soon as a slot is free.
     for planned in plan.tasks:
-        if planned.status.state is State.PENDING:
+        if planned.status.state is State.PENDING and planned.status.holder is None:
             store.write_status(store.folder(planned.task), State.PENDING, reason=CANCELLED)
             asked.append(planned)
     for planned in plan.tasks:
         holder = planned.status.holder
-        if planned.status.state not in (State.RUNNING, State.STALLED) or holder is None:
-            continue
+        if holder is None or holder.job is not None:
+            continue  # nobody works on it, or a job: the scheduler cancels that
         if not holder.here():
             out_of_reach.append((planned, holder))
             continue

@@ -8,6 +8,7 @@ from typing import Any
 from clever.data.datasets import Images, open_images
 from clever.evaluate.perturbed import perturbed
 from clever.evaluate.probe import probe
+from clever.failures import largest_batch
 from clever.files import write_json
 from clever.names import TaskKind
 from clever.plan import code_version
@@ -16,11 +17,13 @@ from clever.run.tasklog import log, log_into
 from clever.settings import Settings
 from clever.spec import AnySpec, Task
 from clever.store import MetricsFile, Store, TaskFolder
+from clever.train import distributed
 from clever.train.checkpoint import Preempted as Interrupted
 from clever.train.launch import Seat, launch
+from clever.train.learner import smaller_batch
 from clever.train.pretrain import pretrain
 
-__all__ = ["Interrupted", "Work", "run"]
+__all__ = ["Interrupted", "Seat", "Work", "decide", "join", "next_batch", "run", "take_part"]
 
 WEIGHTS, HEADS = "weights.pt", "heads.pt"
 SPLITS = {
@@ -40,6 +43,7 @@ class Work:
     device: str  # "cpu", "cuda:1", or "cuda" for the first `devices` GPUs
     devices: int
     progress: Callable[[dict[str, Any]], None]
+    seat: Seat | None = None  # of this process, where the scheduler has started one for each device already
 
     @property
     def task(self) -> Task:
@@ -77,10 +81,42 @@ def _open(spec: AnySpec, split: str, settings: Settings) -> Images:
 
 
 def _pretrain(work: Work, images: Images, should_stop: Callable[[], bool]) -> dict[str, Any]:
+    if work.seat is not None:
+        return _pretrain_rank(work.seat, work, images)
     if work.devices == 1:
         return _pretrain_rank(Seat(0, 1, work.first_device, should_stop), work, images)
     kind = work.device.partition(":")[0]
     return launch(_pretrain_own_process, (work,), world=work.devices, device=kind, should_stop=should_stop)
+
+
+def join(seat: Seat) -> None:
+    """Meet the other processes that the scheduler has started for the same task."""
+    distributed.start(seat.rank, seat.world, seat.device)
+
+
+def decide(seat: Seat, go: bool = False) -> bool:
+    """Whether the first process has said that the task is to be done; every process calls this once."""
+    return distributed.agree([go], seat.world)[0]
+
+
+def take_part(work: Work) -> None:
+    """The share of any process but the first in a pre-training that they do together."""
+    assert work.seat is not None and work.seat.rank > 0
+    _pretrain_rank(work.seat, work)
+
+
+def next_batch(work: Work, world: int) -> int:
+    """A smaller largest batch per device, after the present one did not fit into memory.
+
+    Raises ValueError with the reason where there is none that trains towards the same objective.
+    """
+    if work.task.kind is not TaskKind.PRETRAIN:
+        raise ValueError(f"a {work.task.kind} has no batch that could be cut without changing its numbers")
+    return smaller_batch(work.task.spec, world, _largest_batch(work))
+
+
+def _largest_batch(work: Work) -> int | None:
+    return largest_batch(work.found.path, work.settings.devices.max_batch_per_device)
 
 
 def _pretrain_own_process(seat: Seat, work: Work) -> dict[str, Any]:
@@ -104,7 +140,7 @@ def _pretrain_rank(seat: Seat, work: Work, images: Images | None = None) -> dict
         rank=seat.rank,
         world=seat.world,
         workers=settings.data.workers,
-        max_batch_per_device=settings.devices.max_batch_per_device,
+        max_batch_per_device=_largest_batch(work),
         checkpoint_minutes=settings.devices.checkpoint_minutes,
         should_stop=seat.should_stop,
         progress=work.progress if leads else _nothing,

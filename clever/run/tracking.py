@@ -11,7 +11,6 @@ import contextlib
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ from clever.run.mirror import (
     batches,
     describe,
     find_run,
+    home,
     lease,
     outstanding,
     parameters,
@@ -60,6 +60,7 @@ BATCH_PARAMS = 100  # the most that MLflow takes in one call
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     # The next pass is the retry. Within a call it would repeat the creation of a run, and so make a second one.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -83,8 +84,7 @@ class Mirror:
 
     def __init__(self, store: Path, uri: str, experiment: str = EXPERIMENT):
         self.store, self.uri, self.experiment = store.resolve(), uri, experiment
-        # Two people may train the same task into one server: their runs are told apart by where their files lie.
-        self.home = f"{socket.gethostname()}:{self.store}"
+        self._home = ""
         self._client: Any = None
         self._experiment_id = ""
         self._opened: set[str] = set()
@@ -134,6 +134,8 @@ class Mirror:
         found = client.get_experiment_by_name(self.experiment)
         artifacts = (self.store / "mlflow-artifacts").as_uri() if database else None
         self._experiment_id = found.experiment_id if found else client.create_experiment(self.experiment, artifacts)
+        # Two people may train the same task into one server: their runs are told apart by where their files lie.
+        self._home = home(self.store)
         self._client = client
 
     def _reachable(self) -> bool:
@@ -218,7 +220,7 @@ class Mirror:
     def _found(self, task: TrackedTask) -> Any:
         """The run that carries the task's id and this store's name."""
         runs = self._client.search_runs([self._experiment_id], f"tags.`clever.task_id` = '{task.id}'")
-        ours = [run for run in runs if run.data.tags.get("clever.store") == self.home]
+        ours = [run for run in runs if run.data.tags.get("clever.store") == self._home]
         ours.sort(key=lambda run: (not run.data.metrics, run.info.start_time, run.info.run_id))
         for ghost in (run for run in ours[1:] if not run.data.metrics):
             # A server that answered too late may have made a run that we never heard of, and then another one.
@@ -233,7 +235,7 @@ class Mirror:
         return self._found(task) or made
 
     def _tags(self, task: TrackedTask) -> dict[str, str]:
-        own = {"clever.task_id": task.id, "clever.folder": task.folder, "clever.store": self.home}
+        own = {"clever.task_id": task.id, "clever.folder": task.folder, "clever.store": self._home}
         return {**{name: str(value) for name, value in task.tags.items()}, **own}
 
     def _describe(self, task: TrackedTask, run: Any) -> None:
@@ -259,7 +261,8 @@ def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 def _one_line(error: Exception) -> str:
-    words = str(error).split("\n")[0][:300]
+    words = str(error).split("\n")[0]
+    words = words if len(words) <= 300 else f"{words[:150]} ... {words[-150:]}"  # libraries put the cause at the end
     return public_uri(f"{type(error).__name__}: {words}")
 
 
@@ -300,16 +303,20 @@ def start(store: Path, uri: str, experiment: str, tasks: Iterable[TrackedTask]) 
         )
 
 
-def finish(tracker: "subprocess.Popen[bytes]", say: Callable[[str], None]) -> None:
-    """Wait for a tracker's last pass, which is bounded, and ``say`` it if MLflow does not have everything."""
+def finish(
+    tracker: "subprocess.Popen[bytes]", say: Callable[[str], None], seconds: float = FINAL_SECONDS + GRACE_SECONDS
+) -> None:
+    """Ask a tracker for its last pass, wait for it so long, and ``say`` it if MLflow does not have everything."""
     assert tracker.stdin is not None
-    tracker.stdin.close()
+    with contextlib.suppress(BrokenPipeError):  # it has died, which its exit code tells
+        tracker.stdin.write(b"\n")  # processes forked meanwhile may keep its stdin open: closing ours is not enough
+        tracker.stdin.close()
     try:
-        code = tracker.wait(FINAL_SECONDS + GRACE_SECONDS)
+        code = tracker.wait(seconds)
     except subprocess.TimeoutExpired:
         code = None
     if code != 0:
-        say(f"MLflow does not have everything yet (see {LOG} in the store): the next `clever run` sends the rest")
+        say(f"MLflow does not have everything yet (see {LOG} in the store): `clever tracking sync` sends the rest")
 
 
 class Tracker:
@@ -322,8 +329,8 @@ class Tracker:
         self.failing = False
 
     def run(self, final_seconds: float) -> bool:
-        """Until stdin ends; True if everything was mirrored."""
-        while not _stdin_ends_within(self.delay):
+        """Until asked to end; True if everything was mirrored."""
+        while not _asked_to_end_within(self.delay):
             self._turn(PASS_SECONDS, wait_seconds=0.0)
         # What blocks in MLflow cannot be interrupted otherwise; the lease of a dead process is free.
         signal.alarm(round(final_seconds + GRACE_SECONDS))
@@ -365,9 +372,9 @@ class Tracker:
         self.delay = min(2 * self.delay, LONGEST_WAIT_SECONDS) if failed else self.rest
 
 
-def _stdin_ends_within(seconds: float) -> bool:
-    ready, _, _ = select.select([sys.stdin], [], [], seconds)
-    return bool(ready) and os.read(sys.stdin.fileno(), 4096) == b""
+def _asked_to_end_within(seconds: float) -> bool:
+    """A line from `finish` asks, and so does the end of stdin when the process that started us has died."""
+    return bool(select.select([sys.stdin], [], [], seconds)[0])
 
 
 def main() -> int:
@@ -379,6 +386,8 @@ def main() -> int:
     parser.add_argument("--every", type=float, default=POLL_SECONDS, metavar="SECONDS")
     parser.add_argument("--final-seconds", type=float, default=FINAL_SECONDS, help="for the last pass")
     given = parser.parse_args()
+    for number in (signal.SIGUSR2, signal.SIGTERM):  # schedulers send them to every process of a job
+        signal.signal(number, signal.SIG_IGN)
     os.nice(5)  # training goes first
     mirror = Mirror(given.store, given.uri, given.experiment)
     mirrored = Tracker(mirror, given.follow, given.every).run(given.final_seconds)

@@ -12,15 +12,16 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from clever.errors import RequestError
-from clever.files import write_json
+from clever.failures import classify, write_failure
 from clever.lease import Lease
 from clever.names import State
+from clever.plan import code_version
 from clever.run.tasklog import log, log_into
 from clever.settings import Settings, load
 from clever.store import Store, TaskFolder
@@ -51,7 +52,7 @@ def main() -> int:
     parser.add_argument("store", type=Path)
     parser.add_argument("--job", type=Path)
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: _asked_to_stop.set())
+    signal.signal(signal.SIGTERM, lambda *_: ask_to_stop())
     # Libraries may write to stdout: keep the real one for answers and send everything else to stderr.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -80,13 +81,31 @@ def _answer(answers: TextIO, value: dict[str, Any]) -> None:
         pass  # the launcher was killed: the job goes on, its results are in the store
 
 
-def run_job(job: Job, settings: Settings) -> Iterator[dict[str, Any]]:
-    """Do the tasks in their order; yields {"folder", "state", "reason"} for each, `held` meaning done elsewhere."""
+def ask_to_stop() -> None:
+    """The task at work saves and ends, those after it are not begun. May be called by a signal's handler."""
+    _asked_to_stop.set()
+
+
+def asked_to_stop() -> bool:
+    return _asked_to_stop.is_set()
+
+
+RunTask = Callable[[TaskFolder, Store, Settings, Job], tuple[str, str]]
+
+
+def run_job(
+    job: Job, settings: Settings, do: "RunTask | None" = None, patience: float = 0.0
+) -> Iterator[dict[str, Any]]:
+    """Do the tasks in their order; yields {"folder", "state", "reason"} for each, `held` meaning done elsewhere.
+
+    ``patience``: seconds that a parent's marker may take to be seen here, where another machine wrote it.
+    """
+    do = do or run_task
     store = Store(settings.store)
     for name in job.folders:
         try:
             found = store.by_id(name.rpartition("-")[2])
-            unmet = [need for need in found.task.needs if store.done(store.by_id(need).task) is None]
+            unmet = _unmet(found, store, patience)
         except RequestError as error:  # a damaged specification
             yield {"folder": name, "state": State.FAILED, "reason": str(error)}
             continue
@@ -97,8 +116,18 @@ def run_job(job: Job, settings: Settings) -> Iterator[dict[str, Any]]:
         elif unmet:
             yield {"folder": name, "state": State.PENDING, "reason": f"needs {', '.join(unmet)}, which is not done"}
         else:
-            state, reason = run_task(found, store, settings, job)
+            state, reason = do(found, store, settings, job)
             yield {"folder": name, "state": state, "reason": reason}
+
+
+def _unmet(found: TaskFolder, store: Store, patience: float) -> list[str]:
+    """The parents that are not done, after waiting for what a network disk shows late."""
+    deadline = time.monotonic() + patience
+    while True:
+        unmet = [need for need in found.task.needs if store.done(store.by_id(need).task) is None]
+        if not unmet or time.monotonic() >= deadline or asked_to_stop():
+            return unmet
+        time.sleep(1.0)
 
 
 def run_task(found: TaskFolder, store: Store, settings: Settings, job: Job) -> tuple[str, str]:
@@ -131,28 +160,44 @@ def _run_leased(found: TaskFolder, store: Store, settings: Settings, job: Job) -
             store.write_status(found.path, State.PENDING, reason=str(stop))
             return State.PENDING, str(stop)
     except Exception as error:  # whatever a task does, its neighbours go on
-        trace = traceback.format_exc()
-        log.error("failed: %s\n%s", error, trace)
-        reason = str(error) if isinstance(error, RequestError) else f"{type(error).__name__}: {error}"
-        store.write_status(found.path, State.FAILED, reason=reason.splitlines()[0][:500] if reason else "failed")
-        write_json(found.path / "failure.json", {"reason": reason, "trace": trace, "time": time.time()})
+        log.error("failed: %s\n%s", error, traceback.format_exc())
+        reason = words(error)
+        write_failure(found.path, classify(error), reason, traceback.format_exc(), code=code_version())
+        store.write_status(found.path, State.FAILED, reason=first_line(reason))
         return State.FAILED, reason
     log.info("done")
     return State.DONE, ""
 
 
+def words(error: BaseException) -> str:
+    """What is told of a failure: our own messages as they are, others with their type."""
+    return str(error) if isinstance(error, RequestError) else f"{type(error).__name__}: {error}"
+
+
+def first_line(reason: str) -> str:
+    return reason.splitlines()[0][:500] if reason else "failed"
+
+
 class Progress:
     """Writes the task's status, its heartbeat, now and then."""
 
-    def __init__(self, store: Store, folder: Path):
-        self.store, self.folder = store, folder
-        self.began, self.first, self.written = time.monotonic(), None, 0.0
+    def __init__(self, store: Store, folder: Path, every_seconds: float = STATUS_EVERY_SECONDS):
+        self.store, self.folder, self.every_seconds = store, folder, every_seconds
+        self.began, self.written = time.monotonic(), 0.0
+        self.first: int | None = None
+        self.last: int | None = None
+
+    @property
+    def steps(self) -> int:
+        """How many steps were taken while we looked."""
+        return 0 if self.first is None or self.last is None else self.last - self.first + 1
 
     def __call__(self, values: dict[str, Any]) -> None:
         now = time.monotonic()
+        self.last = values["step"]
         if self.first is None:
             self.first, self.began = values["step"], now
-        if now - self.written < STATUS_EVERY_SECONDS:
+        if now - self.written < self.every_seconds:
             return
         self.written = now
         done = values["step"] - self.first

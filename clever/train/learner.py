@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from clever.data.loader import MicroBatch
+from clever.methods import build_method
 from clever.methods.method import Method
 from clever.names import Precision
-from clever.spec import PretrainSpec
+from clever.spec import PretrainSpec, count_micro_batches
 from clever.train.batch_norm import convert_batch_norm
 from clever.train.optim import Schedules, build_optimiser, clip_each, drop_gradients
 
@@ -109,15 +110,18 @@ def check_precision(precision: Precision, device_type: str) -> None:
         raise ValueError(f"precision fp16 needs a CUDA device, not `{device_type}`: use fp32 or bf16 there")
 
 
-def count_micro_batches(global_batch: int, world: int, max_batch_per_device: int | None) -> int:
-    """How many pieces each rank's share of a batch is cut into. Raises ValueError where it cannot be cut evenly."""
-    pieces = 1 if max_batch_per_device is None else -(-global_batch // (world * max_batch_per_device))
-    if global_batch % (world * pieces):
-        raise ValueError(
-            f"global_batch {global_batch} cannot be cut evenly into {world} ranks x {pieces} micro-batches: change the "
-            f"number of processes or the largest batch per device (now {max_batch_per_device or 'unlimited'})"
-        )
-    return pieces
+def smaller_batch(spec: PretrainSpec, world: int, largest: int | None) -> int:
+    """The next smaller largest batch per device, about half of the present one, for the same training.
+
+    Raises ValueError where a rank's share cannot be cut further, or not without changing what is learnt.
+    """
+    pieces = count_micro_batches(spec.global_batch, world, largest)
+    share = spec.global_batch // world
+    more = next((n for n in range(2 * pieces, share + 1) if share % n == 0), None)
+    if more is None:
+        raise ValueError(f"a batch of {share // pieces} images per device cannot be cut any further")
+    check_accumulation(build_method(spec), more)
+    return share // more
 
 
 def check_accumulation(method: Method, micro_batches: int) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from clever.files import write_json
 from clever.lease import Holder, Lease, host
+from clever.run import mirror
 from clever.run.mirror import (
     BATCH_METRICS,
     LEASE,
@@ -20,6 +21,8 @@ from clever.run.mirror import (
     batches,
     describe,
     find_run,
+    for_jobs,
+    home,
     lease,
     metric_name,
     parameters,
@@ -240,14 +243,64 @@ def test_the_lease_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
         assert held
 
 
-def test_the_lease_of_another_host_is_respected_for_ten_minutes(tmp_path: Path) -> None:
-    leave_lease(tmp_path, host="elsewhere")
+def test_the_lease_of_another_host_is_respected_while_it_gives_signs_of_life(tmp_path: Path) -> None:
+    leave_lease(tmp_path, host="elsewhere", time=time.time() - 500)
+    os.utime(tmp_path / LEASE, (0, time.time() - 60))
     with lease(tmp_path, 0) as held:
         assert not held
-    leave_lease(tmp_path, host="elsewhere", time=time.time() - 700)
-    os.utime(tmp_path / LEASE, (0, time.time() - 700))
+    os.utime(tmp_path / LEASE, (0, time.time() - 100))
     with lease(tmp_path, 0) as held:
         assert held
+
+
+def test_a_holder_gives_signs_of_life_until_it_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(mirror, "LONGEST_HOLD_SECONDS", 0.4)
+    path = tmp_path / LEASE
+
+    def beats_within(seconds: float) -> bool:
+        os.utime(path, (0, 1000))
+        deadline = time.monotonic() + seconds
+        while path.stat().st_mtime == 1000 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return path.stat().st_mtime != 1000
+
+    with lease(tmp_path, 0) as held:
+        assert held
+        assert beats_within(0.3)
+        time.sleep(0.5)
+        assert not beats_within(0.1)
+    assert not path.exists()
+
+
+def test_a_holder_that_was_asleep_too_long_leaves_the_lease_of_its_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "BEAT_SECONDS", 0.01)
+    with lease(tmp_path, 0) as held:
+        assert held
+        leave_lease(tmp_path, host="elsewhere")
+        os.utime(tmp_path / LEASE, (0, 1000))
+        time.sleep(0.1)
+        assert (tmp_path / LEASE).stat().st_mtime == 1000
+    assert (tmp_path / LEASE).exists()
+
+
+@pytest.mark.parametrize("uri", ["http://h:5000", "https://h", "postgresql://u@h/d", "postgresql+psycopg2://u@h/d"])
+def test_jobs_send_to_servers(uri: str) -> None:
+    assert for_jobs(uri)
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////runs/mlflow.db", "sqlite+pysqlite:////x.db", "file:///mlruns", "/mlruns"])
+def test_jobs_never_send_to_a_file(uri: str) -> None:
+    assert not for_jobs(uri)
+
+
+def test_a_store_has_one_name_on_every_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "node1")
+    assert home(tmp_path) == f"node1:{tmp_path}"
+    monkeypatch.setattr("socket.gethostname", lambda: "node2")
+    assert home(tmp_path) == f"node1:{tmp_path}"
 
 
 def test_a_lease_without_content_is_respected_for_a_minute(tmp_path: Path) -> None:

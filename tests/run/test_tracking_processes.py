@@ -1,6 +1,7 @@
 """The tracker as a process: fresh stores, two at once, a parent that is killed, a server that dies or hangs."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -81,6 +82,18 @@ def test_two_trackers_on_a_fresh_store_of_which_one_loses_its_parent_make_each_r
     assert study.sql("SELECT artifact_location FROM experiments WHERE name = 'clever'") == [
         ((study.store / "mlflow-artifacts").as_uri(),)
     ]
+
+
+def test_a_tracker_ends_when_asked_though_a_forked_process_keeps_its_stdin_open(study: Study) -> None:
+    study.task("a-01", steps=1)
+    tracker = tracking.start(study.store, study.uri, "clever", study.tasks)
+    loader = multiprocessing.get_context("fork").Process(target=time.sleep, args=(120,), daemon=True)
+    loader.start()
+    try:
+        tracking.finish(tracker, pytest.fail)
+    finally:
+        loader.kill()
+        tracker.kill()
 
 
 class Server:
