@@ -2,7 +2,7 @@
 
 import typer
 
-from clever.commands import bench, carry_out, data, doctor, look, report
+from clever.commands import bench, carry_out, data, doctor, drill, look, report, tracking
 
 app = typer.Typer(
     name="clever",
@@ -15,6 +15,8 @@ app = typer.Typer(
 for family in (carry_out, look, report, doctor, bench):
     family.register(app)
 app.add_typer(data.app, name="data")
+app.add_typer(drill.app, name="drill")
+app.add_typer(tracking.app, name="tracking")
 
 
 @app.callback(invoke_without_command=True)

@@ -28,6 +28,7 @@ from clever.store import Store, TaskFolder
 
 STATUS_EVERY_SECONDS = 1.0
 _asked_to_stop = threading.Event()
+_drilled = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def main() -> int:
     parser.add_argument("--job", type=Path)
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: ask_to_stop())
+    signal.signal(signal.SIGUSR2, lambda *_: _drilled.set())
     # Libraries may write to stdout: keep the real one for answers and send everything else to stderr.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -90,6 +92,10 @@ def asked_to_stop() -> bool:
     return _asked_to_stop.is_set()
 
 
+def _asked_to_save() -> bool:
+    return _asked_to_stop.is_set() or _drilled.is_set()
+
+
 RunTask = Callable[[TaskFolder, Store, Settings, Job], tuple[str, str]]
 
 
@@ -117,6 +123,9 @@ def run_job(
             yield {"folder": name, "state": State.PENDING, "reason": f"needs {', '.join(unmet)}, which is not done"}
         else:
             state, reason = do(found, store, settings, job)
+            while state == State.PENDING and _drilled.is_set() and not asked_to_stop():
+                _drilled.clear()  # a rehearsal of a preemption: it was saved and ended, now it goes on
+                state, reason = do(found, store, settings, job)
             yield {"folder": name, "state": state, "reason": reason}
 
 
@@ -154,7 +163,7 @@ def _run_leased(found: TaskFolder, store: Store, settings: Settings, job: Job) -
 
         work = Work(found, settings, job.device, job.devices, Progress(store, found.path))
         try:
-            run(work, _asked_to_stop.is_set)
+            run(work, _asked_to_save)
         except Interrupted as stop:
             log.info("stopped: %s", stop)
             store.write_status(found.path, State.PENDING, reason=str(stop))

@@ -163,9 +163,11 @@ class Cluster(AbstractContextManager["Cluster"]):
 
     def start_now(self) -> None:
         """Lift the waiting time of all requeued jobs that are pending (not of those that still end their last run)."""
-        fields = "--Format=JobArrayID: ,RestartCnt:"
+        fields = "--Format=JobArrayID: ,RestartCnt: ,StartTime:"
         lines = self.run("squeue", "--noheader", "--array", "--states=PENDING", fields).splitlines()
-        requeued = [job for job, restarts in (line.split() for line in lines) if int(restarts)]
+        rows = [line.split() for line in lines]
+        now = time.strftime("%Y-%m-%dT%H:%M:%S")  # as Slurm writes it; a job that waits for no time has N/A
+        requeued = [job for job, restarts, start in rows if int(restarts) and start != "N/A" and start > now]
         if requeued:
             # slurmd kills a run whose credential is of the second in which that of the last run was revoked
             time.sleep(1.1)
