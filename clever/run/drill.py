@@ -24,6 +24,7 @@ from clever.store import Store, TaskFolder, TaskStatus, read_metrics
 
 DRILLS = "drills"  # below the store: a store for each task's unbroken twin
 LOOK_SECONDS = 2.0
+HELD_SECONDS = 5.0  # after which a requeued job may be told to start
 SAVE_SECONDS = 600.0  # that a task may take to save and end
 Say = Callable[[str], None]
 
@@ -173,6 +174,7 @@ def _wait_until_done(settings: Settings, found: TaskFolder, hurry: bool) -> None
             return
         if status.state is State.FAILED or (status.holder is None and time.monotonic() - began > 30):
             raise RequestError(f"{settings.store / found.path.name} does not go on: {status.reason}")
-        if hurry and status.state is State.PENDING and status.job is not None and "BeginTime" in status.reason:
+        waited = time.monotonic() - began > HELD_SECONDS
+        if hurry and waited and status.state is State.PENDING and status.job is not None:
             Slurm().start_now(status.job)
         time.sleep(LOOK_SECONDS)

@@ -21,7 +21,7 @@ _FOREIGN = re.compile(
 )
 _UNREACHABLE = re.compile(
     r"Socket timed out|Unable to contact slurm|Zero Bytes were transmitted|timed out|Connection (refused|reset)"
-    r"|Transport endpoint|Communication connection failure|temporarily unable|Slurm backup controller",
+    r"|Unexpected message received|Transport endpoint|Communication connection failure|temporarily unable|Slurm backup controller",
     re.IGNORECASE,
 )
 _NOT_A_CLUSTER = re.compile(r"establish a configuration source|unable to find slurm.conf|No such file", re.IGNORECASE)
@@ -63,6 +63,14 @@ class Limits:
     cluster: str
 
 
+@dataclass(frozen=True)
+class Partition:
+    """What one job may ask for at most; None: anything."""
+
+    minutes: int | None
+    nodes: int | None
+
+
 def clean_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment without what belongs to the job or the launcher that we may be inside of."""
     return {name: value for name, value in environment.items() if not _FOREIGN.fullmatch(name)}
@@ -81,14 +89,15 @@ class Slurm:
         values = dict(re.findall(r"^(\w+)\s*= (.*)$", text, re.MULTILINE))
         return Limits(int(values.get("MaxArraySize", 1001)), values.get("ClusterName", "").strip())
 
-    def longest_minutes(self, partition: str | None) -> int | None:
-        """The time limit of a partition (of the default one), which sbatch may not check; None if there is none."""
-        text = self._ask("scontrol", "--oneliner", "show", "partition", *([partition] if partition else []))
+    def partition(self, name: str | None) -> Partition | None:
+        """The limits of a partition (of the default one), which sbatch itself may not check; None if there is none."""
+        text = self._ask("scontrol", "--oneliner", "show", "partition", *([name] if name else []))
         for line in text.splitlines():
             values = dict(re.findall(r"(\w+)=(\S+)", line))
-            if partition or values.get("Default") == "YES":
+            if name or values.get("Default") == "YES":
                 limit = values.get("MaxTime", "UNLIMITED")
-                return None if limit == "UNLIMITED" else minutes(limit)
+                most = [int(values[key]) for key in ("MaxNodes", "TotalNodes") if values.get(key, "").isdigit()]
+                return Partition(None if limit == "UNLIMITED" else minutes(limit), min(most, default=None))
         return None
 
     def queue(self, ids: Iterable[str]) -> dict[str, Row]:
@@ -182,7 +191,10 @@ class Slurm:
             raise SlurmError(_message(answer.stderr))
 
     def start_now(self, job: str) -> None:
-        """Let a requeued job start before the two minutes are over that Slurm holds it back; it may refuse."""
+        """Let a requeued job start before the two minutes are over that Slurm holds it back; it may refuse.
+
+        Not in the second of the requeue: the job would be started with credentials that are revoked, and fail.
+        """
         self._call(["scontrol", "update", f"JobId={job}", "StartTime=now"], ASK_SECONDS)
 
     def _ask(self, *command: str) -> str:

@@ -16,7 +16,7 @@ from clever.run.slurm import batches as batching
 from clever.run.slurm import records, script
 from clever.run.slurm.batches import Batch, Place
 from clever.run.slurm.records import ClusterJobs
-from clever.run.slurm.scheduler import Refused, Slurm, SlurmError, Unclear
+from clever.run.slurm.scheduler import Partition, Refused, Slurm, SlurmError, Unclear
 from clever.run.tracked import planned_tasks
 from clever.settings import Settings
 from clever.store import Store
@@ -163,7 +163,7 @@ class Submitter:
 
     def _queue(self, path: Path, name: str) -> str:
         """Slurm's number of the job. If the answer of sbatch is lost, the job is looked up before another try."""
-        for attempt in range(TRIES):
+        for _ in range(TRIES):
             try:
                 return self.slurm.submit(path)
             except Unclear as silence:
@@ -209,16 +209,25 @@ def adopt(jobs: ClusterJobs, store: Path, say: Say) -> None:
 def refusals(batches: Sequence[Batch], settings: Settings, slurm: Slurm) -> dict[str, str]:
     """What `sbatch --test-only` says against each kind of job, and what it would not say; empty if all is well."""
     found: dict[str, str] = {}
-    longest = slurm.longest_minutes(settings.cluster.partition)
     for batch in {(batch.kind, batch.resources): batch for batch in batches}.values():
         one = replace(batch, elements=dict(list(batch.elements.items())[:1]), limit=None)
         text = script.write(one, settings.cluster, settings.store.absolute(), Path("/"), None)
-        reason = slurm.refusal(text)
-        if reason is None and longest is not None and batch.resources.minutes > longest:
-            reason = f"{batch.resources.minutes} minutes are more than the partition's limit of {longest}"
+        reason = slurm.refusal(text) or _over_the_limits(batch, slurm.partition(settings.cluster.partition))
         if reason is not None:
             found[f"{batch.kind} ({batch.resources})"] = reason
     return found
+
+
+def _over_the_limits(batch: Batch, partition: Partition | None) -> str | None:
+    """What sbatch may accept all the same, to let the job wait for ever."""
+    asked = batch.resources
+    if partition is None:
+        return None
+    if partition.minutes is not None and asked.minutes > partition.minutes:
+        return f"{asked.minutes} minutes are more than the partition's limit of {partition.minutes}"
+    if partition.nodes is not None and asked.nodes > partition.nodes:
+        return f"{asked.nodes} nodes are more than the partition's {partition.nodes}"
+    return None
 
 
 def absolute(settings: Settings) -> Settings:
