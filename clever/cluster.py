@@ -1,6 +1,7 @@
 """What a Slurm job of ours asks for: the ``[cluster]`` section of clever.toml, and the resources of each kind of task."""
 
 import re
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +92,16 @@ class ClusterSettings(Frozen):
     def _is_memory(cls, value: str | None) -> str | None:
         if value is not None and not _MEMORY.fullmatch(value):
             raise ValueError("must be a number with K, M, G or T, as in 60G")
+        return value
+
+    @field_validator("python")
+    @classmethod
+    def _is_command(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                shlex.split(value)
+            except ValueError as error:
+                raise ValueError(f"is no command of a shell: {error}") from None
         return value
 
     @field_validator("setup")

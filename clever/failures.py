@@ -73,8 +73,10 @@ def of_slurm(state: str) -> Cause:
 
 def record(folder: Path, **event: Any) -> None:
     """Add a line to the journal of a task's attempts: ``event`` is `start` or `end`."""
-    with (folder / JOURNAL).open("a", encoding="utf-8") as file:
-        file.write(json.dumps({**event, "time": time.time()}) + "\n")
+    path = folder / JOURNAL
+    torn = path.exists() and not path.read_bytes().endswith(b"\n")  # a process was killed while it wrote
+    with path.open("a", encoding="utf-8") as file:
+        file.write("\n" * torn + json.dumps({**event, "time": time.time()}) + "\n")
 
 
 def journal(folder: Path) -> list[dict[str, Any]]:

@@ -45,7 +45,8 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """The JSON value in ``path``; None if the file does not exist. Raises ValueError naming a damaged file."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with open(path, "rb") as file:
+            return json.loads(file.read())
     except FileNotFoundError:
         return None
     except ValueError as error:

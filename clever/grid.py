@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
@@ -53,6 +54,15 @@ class Study:
     def axes(self) -> tuple[str, ...]:
         """Names of the grid's axes, in the file's order."""
         return (*self.experiment.grid.product, *self.experiment.grid.zip)
+
+    @cached_property
+    def places(self) -> dict[tuple[tuple[str, str], ...], list[Point]]:
+        """The points by their coordinates without the seed: the seeds of one place stand together."""
+        places: dict[tuple[tuple[str, str], ...], list[Point]] = {}
+        for point in self.points:
+            key = tuple((axis, value) for axis, value in point.coordinates.items() if axis != "seed")
+            places.setdefault(key, []).append(point)
+        return places
 
     def tasks(self) -> Iterator[Task]:
         for point in self.points:

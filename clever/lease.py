@@ -87,7 +87,11 @@ def process_started(pid: int) -> str | None:
 
 
 def _newest(folder: Path) -> tuple[int, Path | None]:
-    numbers = [int(match[1]) for path in folder.glob("lease-*.json") if (match := _NAME.fullmatch(path.name))]
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return 0, None
+    numbers = [int(match[1]) for name in names if name.startswith("lease-") and (match := _NAME.fullmatch(name))]
     return (max(numbers), folder / f"lease-{max(numbers)}.json") if numbers else (0, None)
 
 

@@ -14,7 +14,7 @@ from clever.jobs import Jobs
 from clever.names import TaskKind
 from clever.plan import Plan
 from clever.settings import Settings
-from clever.store import Store
+from clever.store import Store, StoreSeen
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,13 @@ class Request:
     def store(self) -> Store:
         return Store(self.settings.store, self.jobs)
 
-    def plan(self, unattended: bool = False) -> Plan:
-        return plan.make(self.studies, self.profile, self.store, unattended)
+    def look(self) -> StoreSeen:
+        """The store as it is now, for commands that only look."""
+        return StoreSeen(self.settings.store, self.jobs)
+
+    def plan(self, unattended: bool = False, seen: StoreSeen | None = None) -> Plan:
+        """What is to be done as things are now (or as they were ``seen``)."""
+        return plan.make(self.studies, self.profile, seen or self.look(), unattended)
 
     @property
     def options(self) -> str:

@@ -126,8 +126,9 @@ def _read(path: Path) -> dict[str, Any]:
 def _describe(source: str, problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        section = Settings.model_fields.get(str(problem["loc"][0]))
-        model: Any = section.annotation if section and len(problem["loc"]) > 1 else Settings
+        model: Any = Settings
+        for part in problem["loc"][:-1]:
+            model = model.model_fields[part].annotation
         near = nearest(str(problem["loc"][-1]), [name for name in model.model_fields if name != "source"])
         return f"{source}: unknown setting `{where}`" + (f"; did you mean `{near}`?" if near else "")
     return f"{source}: {where}: {problem['msg']} (given: {problem['input']!r})"

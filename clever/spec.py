@@ -198,7 +198,7 @@ class Task(Frozen):
             parts = (spec.shape.name, *(("untrained",) if getattr(spec, "weights", "") == "untrained" else ()))
         return "-".join(str(part) for part in (self.kind, *parts, spec.dataset)).replace("/", "_")
 
-    @property
+    @cached_property
     def folder(self) -> str:
         return f"{self.slug}-{self.id}"
 

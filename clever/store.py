@@ -61,9 +61,12 @@ class Store:
         """The marker of a finished task: checksums of its files, code version and cost; None if unfinished."""
         return self._marker(self.folder(task))
 
+    def _read_marker(self, folder: Path) -> dict[str, Any] | None:
+        return read_json(folder / "done.json")
+
     def _marker(self, folder: Path) -> dict[str, Any] | None:
         try:
-            return read_json(folder / "done.json")
+            return self._read_marker(folder)
         except ValueError:
             return None  # a marker that cannot be read proves nothing; status() names the file
 
@@ -85,14 +88,18 @@ class Store:
         """The state of a task from its files: done marker, then lease and heartbeat, then what was left behind."""
         folder = self.folder(task)
         try:
-            finished = read_json(folder / "done.json")
-        except ValueError as error:
-            return TaskStatus(State.FAILED, str(error))
-        if finished is not None:
+            names = os.listdir(folder)  # one look instead of one for each file: a store may have ten thousand folders
+        except FileNotFoundError:
+            return TaskStatus(State.MISSING, "not run yet")
+        if "done.json" in names:
+            try:
+                self._read_marker(folder)
+            except ValueError as error:
+                return TaskStatus(State.FAILED, str(error))
             if bad := self.damaged(task, only=("result.json",)):
                 return TaskStatus(State.FAILED, f"{folder / bad[0]} is damaged")
             return TaskStatus(State.DONE)
-        if not (folder / "spec.json").exists():
+        if "spec.json" not in names:
             return TaskStatus(State.MISSING, "not run yet")
         left, heartbeat = self._last_words(folder)
         current = holder(folder)
@@ -114,7 +121,7 @@ class Store:
         path = folder / "status.json"
         try:
             values = read_json(path)
-            heartbeat = path.stat().st_mtime
+            heartbeat = os.stat(path).st_mtime
         except (ValueError, FileNotFoundError):
             values, heartbeat = None, None
         values = values or {}
@@ -204,6 +211,30 @@ class Store:
             )
 
 
+class StoreSeen(Store):
+    """A store as it was at the first look at each task: for commands that look at everything several times."""
+
+    def __init__(self, root: Path, jobs: Jobs | None = None):
+        super().__init__(root, jobs)
+        self._markers: dict[Path, dict[str, Any] | None] = {}
+        self._statuses: dict[str, TaskStatus] = {}
+        try:
+            self._folders = frozenset(os.listdir(root))
+        except FileNotFoundError:
+            self._folders = frozenset()
+
+    def status(self, task: Task) -> TaskStatus:
+        if task.id not in self._statuses:
+            there = task.folder in self._folders
+            self._statuses[task.id] = super().status(task) if there else TaskStatus(State.MISSING, "not run yet")
+        return self._statuses[task.id]
+
+    def _read_marker(self, folder: Path) -> dict[str, Any] | None:
+        if folder not in self._markers:
+            self._markers[folder] = super()._read_marker(folder) if folder.name in self._folders else None
+        return self._markers[folder]
+
+
 def _where(left: TaskStatus) -> str:
     return f"interrupted at {left.unit or 'step'} {left.step or 0}"
 
@@ -231,9 +262,12 @@ def _in_job(left: TaskStatus, current: Holder, heartbeat: float | None, view: Jo
 
 
 def _left_by_job(left: TaskStatus, view: JobView) -> TaskStatus:
-    """The status of a task whose job has ended without finishing it."""
+    """The status of a task whose job has ended without finishing it, or is as silent as the scheduler."""
     if left.state is State.FAILED:
         return left
+    if view.phase is Phase.UNKNOWN:
+        reason = f"no sign of life from {view.name}, and the scheduler does not answer"
+        return replace(left, state=State.UNKNOWN, reason=reason, eta=None)
     how = f"{view.name} ended" + (f" ({view.reason})" if view.reason else "")
     reason = f"{_where(left)}; {how}" if left.step else how
     return replace(left, state=State.PENDING, reason=reason, eta=None)

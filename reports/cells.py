@@ -46,19 +46,23 @@ def points_of(study: Study, coordinates: dict[str, str]) -> list[Point]:
     Raises RequestError where they leave several points open: their mean would be the score of no model.
     """
     own = {key: value for key, value in coordinates.items() if key in ("method", "backbone", "augmentation")}
-    found = [p for p in study.points if all(p.coordinates.get(key) == value for key, value in own.items())]
+    found = [
+        (dict(place), points)
+        for place, points in study.places.items()
+        if all(dict(place).get(key) == value for key, value in own.items())
+    ]
     axes: dict[str, set[str]] = {}
-    for point in found:
-        for key, value in point.coordinates.items():
+    for place, _ in found:
+        for key, value in place.items():
             axes.setdefault(key, set()).add(value)
-    open_axes = [f"{key} ({', '.join(sorted(axes[key]))})" for key in axes if key != "seed" and len(axes[key]) > 1]
+    open_axes = [f"{key} ({', '.join(sorted(axes[key]))})" for key in axes if len(axes[key]) > 1]
     if open_axes:
         words = ", ".join(f"{key} {value}" for key, value in own.items()) or "no coordinates"
         raise RequestError(
             f"{study.name}: a row or claim with {words} leaves open which {' and '.join(open_axes)} is meant; "
             "name it there"
         )
-    return found
+    return [point for _, points in found for point in points]
 
 
 def chains_of(points: Iterable[Point]) -> list[Chain]:

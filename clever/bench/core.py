@@ -4,11 +4,12 @@ import tempfile
 from pathlib import Path
 
 from clever import reports
+from clever.bench.cluster import bench_status
+from clever.bench.fill import made_up_result
 from clever.bench.frame import Figure, measure
 from clever.catalog import Locations
 from clever.experiment import experiments
 from clever.grid import Study, studies
-from clever.names import Perturbation, Representation, TaskKind
 from clever.plan import make
 from clever.reports.collect import collect
 from clever.store import Store
@@ -29,7 +30,8 @@ def bench_plan(repeats: int) -> list[Figure]:
         def large() -> None:
             make(studies(["table3"], "paper", Locations(), seeds=seeds), "paper", store)
 
-        return [measure("plan all tables", everything, repeats), measure("plan 10,000 tasks", large, repeats)]
+        figures = [measure("plan all tables", everything, repeats), measure("plan 10,000 tasks", large, repeats)]
+    return figures + bench_status(TASKS["plan"], repeats)
 
 
 def bench_report(repeats: int) -> list[Figure]:
@@ -45,14 +47,5 @@ def bench_report(repeats: int) -> list[Figure]:
 
 
 def _fill(store: Store, study: Study) -> None:
-    """Made-up results: only the time to read them is of interest."""
-    score = {"top1": 50.0, "top5": 90.0, "std": None}
-    scores = {head: {name: score for name in Perturbation} for head in Representation}
-    heads = {head: {"top1": 50.0, "top5": 90.0, "best_top1": 50.0, "best_epoch": 1} for head in Representation}
-    results = {
-        TaskKind.PRETRAIN: {"loss": 1.0},
-        TaskKind.PROBE: {"scores": heads, "images": 5000, "epochs": 1},
-        TaskKind.PERTURBED: {"scores": scores, "images": 5000, "passes": 1},
-    }
     for task in study.tasks():
-        store.finish(store.prepare(task), results[task.kind], ())
+        store.finish(store.prepare(task), made_up_result(task.kind), ())

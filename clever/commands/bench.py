@@ -11,6 +11,7 @@ TARGETS = {
     "augment": ("clever.bench.training", "bench_augment"),
     "step": ("clever.bench.training", "bench_step"),
     "plan": ("clever.bench.core", "bench_plan"),
+    "submit": ("clever.bench.cluster", "bench_submit"),
     "report": ("clever.bench.core", "bench_report"),
 }
 

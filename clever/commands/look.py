@@ -62,8 +62,9 @@ def status(
         if watch and not json:
             watch_status(request, look_again)
             request = look_again(request)
-        report = build(request.studies, request.store)
-        Out(json, quiet).result("" if json else status_view(request, report), status_json(report))
+        seen = request.look()
+        report = build(request.studies, seen)
+        Out(json, quiet).result("" if json else status_view(request, seen, report), status_json(report))
         raise typer.Exit(3 if strict and not complete(report) else 0)
 
 

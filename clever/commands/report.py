@@ -45,7 +45,7 @@ def report(
         if on == "paper" and not claims:
             raise RequestError("--on paper judges claims: give --claims with it")
         request = ask(targets or ["all"], profile, store, seeds, set_)
-        built = reports.build(request.studies, request.store, on=on)
+        built = reports.build(request.studies, request.look(), on=on)
         out = Out(json, quiet)
         format_ = "json" if json else format_
         if out_dir is not None:

@@ -11,7 +11,7 @@ from clever.files import read_json
 from clever.names import Action, State
 from clever.plan import Plan
 from clever.request import Request
-from clever.store import Store, TaskStatus, read_metrics
+from clever.store import Store, StoreSeen, TaskStatus, read_metrics
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -52,14 +52,14 @@ def plan_view(plan: Plan, resources: dict[str, str] | None = None) -> "Group":
     )
 
 
-def status_view(request: Request, report: "Report") -> "Group":
+def status_view(request: Request, seen: StoreSeen, report: "Report") -> "Group":
     """The paper's own table with a state in each cell, what runs and waits, and the cost so far."""
     from rich.console import Group
     from rich.text import Text
 
     from clever.reports import render
 
-    plan = request.plan()
+    plan = request.plan(seen=seen)
     table = _table("task", "id", "state", "progress", "reason")
     active = [p for p in plan.tasks if p.status.holder is not None or p.status.state is State.FAILED]
     active.sort(key=lambda planned: ORDER.index(planned.status.state) if planned.status.state in ORDER else len(ORDER))
@@ -72,7 +72,7 @@ def status_view(request: Request, report: "Report") -> "Group":
     if len(active) > MOST_ROWS:
         parts.append(f"and {len(active) - MOST_ROWS} more of these")
     done = sum(planned.status.state is State.DONE for planned in plan.tasks)
-    hours = f"{hours_used(request.store, plan):.2f} GPU-hours used, about {plan.gpu_hours:g} to come"
+    hours = f"{hours_used(seen, plan):.2f} GPU-hours used, about {plan.gpu_hours:g} to come"
     return Group(*parts, f"{done} of {len(plan.tasks)} tasks done; {hours}")
 
 
@@ -111,8 +111,9 @@ def watch_status(request: Request, look_again: Callable[[Request], Request]) -> 
     with Live(refresh_per_second=2, transient=True) as live:
         while True:
             request = look_again(request)
-            live.update(status_view(request, build(request.studies, request.store)))
-            if all(planned.status.holder is None for planned in request.plan().tasks):
+            seen = request.look()
+            live.update(status_view(request, seen, build(request.studies, seen)))
+            if all(planned.status.holder is None for planned in request.plan(seen=seen).tasks):
                 return
             time.sleep(WATCH_SECONDS)
 
