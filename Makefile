@@ -20,7 +20,7 @@ help:
 	@echo 'PYTHON=/path/to/python3.12 chooses the interpreter (3.11 or newer; default: python3)'
 
 demo: $(STAMP)
-	.venv/bin/clever run table3
+	.venv/bin/clever run table3 --executor local
 
 test: $(STAMP)
 	.venv/bin/python -m pytest

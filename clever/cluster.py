@@ -123,6 +123,14 @@ class ClusterSettings(Frozen):
                 raise ValueError(f"sbatch: {name} must be one line of plain text")
         return self
 
+    @model_validator(mode="after")
+    def _evaluations_are_small(self) -> "ClusterSettings":
+        for kind in (TaskKind.PROBE, TaskKind.PERTURBED):
+            own = self.kind(kind)
+            if (own.nodes or 1) > 1 or (own.gpus_per_node or 0) > 1:
+                raise ValueError(f"{kind}: it runs on one GPU of one node; only pretrain may ask for more")
+        return self
+
     def kind(self, kind: TaskKind) -> KindSettings:
         return getattr(self, kind.value)
 
@@ -150,9 +158,13 @@ class Resources:
         return self.nodes * self.gpus_per_node
 
     def __str__(self) -> str:
-        gpus = f" x {self.gpus_per_node} GPUs" if self.gpus_per_node else ""
-        hours = f"{self.minutes // 60}:{self.minutes % 60:02}:00"
-        return f"{self.nodes} node{'s' if self.nodes > 1 else ''}{gpus}, {self.cpus_per_process} CPUs a process, {hours}"
+        gpus = f" x {_count(self.gpus_per_node, 'GPU')}" if self.gpus_per_node else ""
+        cpus = f"{_count(self.cpus_per_process, 'CPU')} a process"
+        return f"{_count(self.nodes, 'node')}{gpus}, {cpus}, {self.minutes // 60}:{self.minutes % 60:02}:00"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
 def resources(settings: ClusterSettings, kind: TaskKind, all_devices: bool) -> Resources:

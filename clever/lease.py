@@ -106,10 +106,15 @@ def _read(path: Path) -> Holder | None:
         return Holder("unknown", 0, "", written) if time.time() - written < 60 else None
 
 
+def last_holder(folder: Path) -> Holder | None:
+    """Who took the newest lease on the task in ``folder``, whether or not it was given back."""
+    _, path = _newest(folder)
+    return _read(path) if path else None
+
+
 def holder(folder: Path) -> Holder | None:
     """Who took the newest lease on the task in ``folder``, dead or alive; None if nobody or it was given back."""
-    _, path = _newest(folder)
-    found = _read(path) if path else None
+    found = last_holder(folder)
     return None if found is None or found.released else found
 
 

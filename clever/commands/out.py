@@ -39,11 +39,11 @@ def error(message: str) -> None:
 
 
 def console(stream: Any) -> "Console":
-    """A rich console that does not wrap at 80 columns when piped, and obeys NO_COLOR."""
+    """A rich console that does not wrap at 80 columns when piped, obeys NO_COLOR and leaves square brackets alone."""
     from rich.console import Console
 
     width = None if stream.isatty() or os.environ.get("COLUMNS") else PIPED_WIDTH
-    return Console(file=stream, width=width, highlight=False)
+    return Console(file=stream, width=width, highlight=False, markup=False)
 
 
 @contextmanager

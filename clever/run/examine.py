@@ -11,8 +11,14 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from clever.catalog import CATALOG, DataError
+from clever.cluster import MINUTES, resources
 from clever.errors import RequestError
+from clever.names import TaskKind
 from clever.run.devices import available
+from clever.run.mirror import for_jobs
+from clever.run.slurm.batches import Batch
+from clever.run.slurm.scheduler import Slurm, SlurmError, absence
+from clever.run.slurm.submit import refusals
 from clever.settings import Settings
 
 LOW_DISK_GIB = 5
@@ -30,7 +36,7 @@ class Finding:
 
 
 def examine(settings: Settings) -> list[Finding]:
-    checks: list[Callable[[Settings], list[Finding]]] = [_python, _packages, _devices, _store, _tracking, _data]
+    checks: list[Callable[[Settings], list[Finding]]] = [_python, _packages, _devices, _slurm, _store, _tracking, _data]
     return [finding for check in checks for finding in check(settings)]
 
 
@@ -69,6 +75,30 @@ def _devices(settings: Settings) -> list[Finding]:
         cure = "nvidia-smi shows a GPU that torch cannot use: install a torch build for this driver"
         return [Finding("devices", "bad", found, cure)]
     return [Finding("devices", "ok", f"{found} ({torch.cuda.get_device_name(0)})")]
+
+
+def _slurm(settings: Settings) -> list[Finding]:
+    """Is there a cluster, and would it take each kind of job? Nothing is queued."""
+    try:
+        if (why := absence()) is not None:
+            return [Finding("Slurm", "note", f"no cluster here: {why}", "needed only to submit jobs")]
+        slurm = Slurm()
+        limits = slurm.limits()
+        found = f"cluster {limits.cluster or '(no name)'}, arrays of up to {limits.max_array_size} jobs"
+        findings = [Finding("Slurm", "ok", found)]
+        for kind in MINUTES:
+            asked = resources(settings.cluster, kind, all_devices=kind is TaskKind.PRETRAIN)
+            batch = Batch(f"doctor-{kind}", kind, asked, {0: ()})
+            refused = refusals([batch], settings, slurm)
+            words = next(iter(refused.values()), "would be taken")
+            cure = "see [cluster] in clever.toml" if refused else ""
+            findings.append(Finding(f"Slurm: {kind}", "bad" if refused else "ok", f"{asked}: {words}", cure))
+    except (RequestError, SlurmError) as error:
+        return [Finding("Slurm", "bad", str(error), "ask `scontrol ping`; --executor local runs on this machine")]
+    if settings.mlflow.enabled and not for_jobs(settings.tracking_uri):
+        cure = "`clever tracking serve`, and its address as tracking_uri"
+        findings.append(Finding("Slurm: MLflow", "note", "jobs do not send to an SQLite file; `clever run` does", cure))
+    return findings
 
 
 def _store(settings: Settings) -> list[Finding]:

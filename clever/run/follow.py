@@ -6,7 +6,9 @@ from pathlib import Path
 
 from clever.errors import RequestError
 from clever.failures import journal
-from clever.run.slurm.records import JOBS
+from clever.lease import last_holder
+from clever.run.slurm.batches import Place
+from clever.run.slurm.records import JOBS, read_record
 from clever.store import Store, TaskFolder
 
 POLL_SECONDS = 0.5
@@ -59,12 +61,8 @@ def _paths(store: Path, folder: Path, ranks: bool) -> list[Path]:
 
 
 def _promised(store: Path, folder: Path) -> Iterator[str]:
-    """The job that has the task but has not begun with it."""
-    from clever.lease import holder
-    from clever.run.slurm.batches import Place
-    from clever.run.slurm.records import read_record
-
-    current = holder(folder)
+    """The job that had the task last, and ended or waits without having begun with it."""
+    current = last_holder(folder)
     if current is not None and current.job is not None:
         place = Place.of(current.job)
         record = read_record(store, place.batch)

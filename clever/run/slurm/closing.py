@@ -55,6 +55,9 @@ class Closing:
             verdict = verdicts[found.path.name]
             if not again or (verdict is not None and not verdict.again):
                 withdraw(found.path, self.place.job)
+            if not again and verdict is None:
+                words = f"job {self.job} ended before it began with this (exit code {self.code})"
+                self.store.write_status(found.path, State.PENDING, reason=words)
         return again
 
     def _unfinished(self) -> list[TaskFolder]:

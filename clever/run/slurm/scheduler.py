@@ -152,6 +152,9 @@ class Slurm:
         with tempfile.TemporaryDirectory(prefix="clever-sbatch-") as folder:
             path = Path(folder) / "job.sh"
             path.write_text(script, encoding="utf-8")
+            answer = self._call(["bash", "-n", str(path)], ASK_SECONDS)
+            if answer.returncode:
+                return f"its script is no valid shell, mend `setup` or `python`: {_message(answer.stderr)}"
             answer = self._call(["sbatch", "--test-only", str(path)], ASK_SECONDS)
         return None if answer.returncode == 0 else _message(answer.stderr)
 

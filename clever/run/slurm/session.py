@@ -76,6 +76,8 @@ def carry_out(
         return Submitted(before, submit.Outcome(), [])
     request.check_data({planned.task.spec.dataset for planned in waiting})
     _check_batches(request, before)
+    if wrong := submit.refusals(arrays(request, before, slurm), request.settings, slurm):
+        raise RequestError(*(f"Slurm would refuse {kind}: {reason}" for kind, reason in wrong.items()))
     _ask_about_cost(request, before, confirm)
     with submit.alone(request.store.root, say):
         request = look_again(request)  # others may have submitted meanwhile
@@ -86,10 +88,8 @@ def carry_out(
         if only_failed:
             _forgive(request, _plan(request, True))
         plan = _plan(request, only_failed)
-        batches = arrays(request, plan, slurm)
-        if wrong := submit.refusals(batches, request.settings, slurm):
-            raise RequestError(*(f"Slurm would refuse {kind}: {reason}" for kind, reason in wrong.items()))
         _note_wanted(request)
+        batches = arrays(request, plan, slurm)
         outcome = submit.Submitter(request.settings, plan, request.store, slurm).submit(batches)
         _close_ended(look_again(request))
     return Submitted(plan, outcome, batching.postponed(plan))
