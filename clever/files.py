@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 
+SMALL = 1 << 16
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success it is synced to disk and moved into place."""
@@ -55,4 +58,8 @@ def read_json(path: Path) -> Any:
 
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
+        start = file.read(SMALL)
+        if len(start) < SMALL:  # `file_digest` sets up more than such a file is worth
+            return hashlib.sha256(start).hexdigest()
+        file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest()

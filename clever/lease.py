@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -86,9 +87,9 @@ def process_started(pid: int) -> str | None:
     return "unknown"  # it exists, which is all that can be asked where there is no /proc
 
 
-def _newest(folder: Path) -> tuple[int, Path | None]:
+def _newest(folder: Path, names: Iterable[str] | None = None) -> tuple[int, Path | None]:
     try:
-        names = os.listdir(folder)
+        names = os.listdir(folder) if names is None else names
     except FileNotFoundError:
         return 0, None
     numbers = [int(match[1]) for name in names if name.startswith("lease-") and (match := _NAME.fullmatch(name))]
@@ -97,7 +98,8 @@ def _newest(folder: Path) -> tuple[int, Path | None]:
 
 def _read(path: Path) -> Holder | None:
     try:
-        return Holder(**json.loads(path.read_text()))
+        with open(path, "rb") as file:
+            return Holder(**json.loads(file.read()))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError):
@@ -106,15 +108,18 @@ def _read(path: Path) -> Holder | None:
         return Holder("unknown", 0, "", written) if time.time() - written < 60 else None
 
 
-def last_holder(folder: Path) -> Holder | None:
+def last_holder(folder: Path, names: Iterable[str] | None = None) -> Holder | None:
     """Who took the newest lease on the task in ``folder``, whether or not it was given back."""
-    _, path = _newest(folder)
+    _, path = _newest(folder, names)
     return _read(path) if path else None
 
 
-def holder(folder: Path) -> Holder | None:
-    """Who took the newest lease on the task in ``folder``, dead or alive; None if nobody or it was given back."""
-    found = last_holder(folder)
+def holder(folder: Path, names: Iterable[str] | None = None) -> Holder | None:
+    """Who took the newest lease on the task in ``folder``, dead or alive; None if nobody or it was given back.
+
+    ``names``: the folder's files, for a caller who has just listed them.
+    """
+    found = last_holder(folder, names)
     return None if found is None or found.released else found
 
 

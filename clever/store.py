@@ -102,7 +102,7 @@ class Store:
         if "spec.json" not in names:
             return TaskStatus(State.MISSING, "not run yet")
         left, heartbeat = self._last_words(folder)
-        current = holder(folder)
+        current = holder(folder, names)
         if current is not None and current.job is not None:
             view = self.jobs.view(current.job)
             if current.alive(heartbeat, self.jobs):
@@ -216,7 +216,7 @@ class StoreSeen(Store):
 
     def __init__(self, root: Path, jobs: Jobs | None = None):
         super().__init__(root, jobs)
-        self._markers: dict[Path, dict[str, Any] | None] = {}
+        self._markers: dict[str, dict[str, Any] | None] = {}
         self._statuses: dict[str, TaskStatus] = {}
         try:
             self._folders = frozenset(os.listdir(root))
@@ -230,9 +230,10 @@ class StoreSeen(Store):
         return self._statuses[task.id]
 
     def _read_marker(self, folder: Path) -> dict[str, Any] | None:
-        if folder not in self._markers:
-            self._markers[folder] = super()._read_marker(folder) if folder.name in self._folders else None
-        return self._markers[folder]
+        name = folder.name
+        if name not in self._markers:
+            self._markers[name] = super()._read_marker(folder) if name in self._folders else None
+        return self._markers[name]
 
 
 def _where(left: TaskStatus) -> str:
