@@ -12,10 +12,10 @@ from clever.recipes import Frozen
 
 # What we set ourselves, or what would break the protocol of our jobs: not to be given among the extra options.
 RESERVED = {
-    "account", "array", "chdir", "constraint", "cpus-per-task", "dependency", "error", "export", "export-file", "gpus",
-    "gpus-per-node", "gpus-per-task", "gres", "hold", "input", "job-name", "kill-on-invalid-dep", "mem", "mem-per-cpu",
-    "mem-per-gpu", "no-requeue", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "parsable", "partition",
-    "qos", "requeue", "signal", "test-only", "time", "wait", "wrap",
+    "account", "array", "chdir", "clusters", "constraint", "cpus-per-task", "dependency", "error", "export",
+    "export-file", "gpus", "gpus-per-node", "gpus-per-task", "gres", "hold", "input", "job-name",
+    "kill-on-invalid-dep", "mem", "mem-per-cpu", "mem-per-gpu", "no-requeue", "nodes", "ntasks", "ntasks-per-node",
+    "open-mode", "output", "parsable", "partition", "qos", "requeue", "signal", "test-only", "time", "wait", "wrap",
 }  # fmt: skip
 MINUTES = {TaskKind.PRETRAIN: 24 * 60, TaskKind.PROBE: 8 * 60, TaskKind.PERTURBED: 4 * 60}
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")
@@ -117,7 +117,7 @@ class ClusterSettings(Frozen):
         for name, value in self.sbatch.items():
             if not re.fullmatch(r"[a-z][a-z0-9-]+", name):
                 raise ValueError(f"sbatch: `{name}` is no long option; write it without dashes in front: mail-type")
-            if name in RESERVED:
+            if any(option.startswith(name) for option in RESERVED):  # sbatch takes the beginnings of options too
                 raise ValueError(f"sbatch: `{name}` is set by clever itself; use the settings of [cluster] for it")
             if isinstance(value, str) and not _LINE.fullmatch(value):
                 raise ValueError(f"sbatch: {name} must be one line of plain text")

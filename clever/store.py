@@ -77,6 +77,10 @@ class Store:
             return None
         return read_json(folder / "result.json")
 
+    def whole(self, task: Task) -> bool:
+        """Is the task finished, with a result that can be read?"""
+        return self.done(task) is not None and not self.damaged(task, only=("result.json",))
+
     def damaged(self, task: Task, only: tuple[str, ...] | None = None) -> list[str]:
         """Names of files that are not what ``done.json`` says; of all it covers, or of those in ``only``."""
         folder = self.folder(task)

@@ -13,7 +13,8 @@ import pytest
 
 from clever import lease
 from clever.files import write_json
-from clever.lease import HIDDEN, STALE_AFTER_SECONDS, Holder, Lease, holder, host, process_started
+from clever.jobs import JobView, NoScheduler, Phase
+from clever.lease import HIDDEN, STALE_AFTER_SECONDS, Holder, Lease, holder, host, process_started, prune, withdraw
 
 LONG_AGO = STALE_AFTER_SECONDS + 60
 
@@ -203,3 +204,103 @@ def test_a_process_is_known_by_its_start():
     os.waitpid(pid, 0)
     assert process_started(pid) is None  # gone
     assert process_started(2**40) is None
+
+
+# --- leases of jobs --------------------------------------------------------------------------------------------------
+
+
+class Says:
+    """A scheduler that says the same of every job."""
+
+    def __init__(self, phase: Phase):
+        self.phase = phase
+        self.asked: list[str] = []
+
+    def view(self, job: str) -> JobView:
+        self.asked.append(job)
+        return JobView(self.phase)
+
+
+def promise(folder: Path, **values: object) -> Holder:
+    """To job `mine/3`, by a submitter that has ended long ago on another machine."""
+    return write_holder(folder, host="login/0", time=time.time() - LONG_AGO, job="mine/3", queued=True, **values)
+
+
+@pytest.mark.parametrize("jobs", [None, NoScheduler(), Says(Phase.PENDING), Says(Phase.RUNNING)])
+def test_what_is_promised_to_a_job_is_not_free_for_others_however_long_it_waits(tmp_path, jobs):
+    promised = promise(tmp_path)
+    assert promised.alive(None, jobs)
+    assert Lease.take(tmp_path, jobs=jobs) is None
+    assert Lease.take(tmp_path, job="other/3", queued=True, jobs=jobs) is None
+    assert holder(tmp_path) == promised
+
+
+def test_a_submitter_holds_what_it_promises_after_its_own_end(tmp_path):
+    """The process that took the lease is gone at once; the job is what counts."""
+    lease = Lease.take(tmp_path, job="mine/3", queued=True)
+    write_json(lease.path, asdict(replace(lease.me, started="1")))
+    assert Lease.take(tmp_path) is None
+
+
+def test_a_process_of_the_job_takes_over_what_was_promised_to_it(tmp_path):
+    promise(tmp_path)
+    taken = Lease.take(tmp_path, job="mine/3")
+    assert taken.path.name == "lease-2.json"
+    assert (holder(tmp_path).job, holder(tmp_path).queued, holder(tmp_path).pid) == ("mine/3", False, os.getpid())
+    assert Lease.take(tmp_path, jobs=Says(Phase.RUNNING)) is None
+
+
+def test_the_next_start_of_a_job_takes_over_from_the_one_before_even_if_its_process_seems_to_live(tmp_path):
+    assert Lease.take(tmp_path, job="mine/3")
+    assert Lease.take(tmp_path, job="mine/3").path.name == "lease-2.json"
+    assert Lease.take(tmp_path, job="mine/4") is None
+
+
+def test_what_was_promised_to_a_job_that_has_ended_is_free(tmp_path):
+    promise(tmp_path)
+    jobs = Says(Phase.ENDED)
+    assert not holder(tmp_path).alive(time.time(), jobs)
+    assert Lease.take(tmp_path, jobs=jobs) is not None
+    assert set(jobs.asked) == {"mine/3"}
+
+
+def test_the_scheduler_is_asked_before_the_heartbeat_of_a_jobs_process(tmp_path):
+    write_holder(tmp_path, host="node7/0", job="mine/3")
+    now, before = time.time(), time.time() - LONG_AGO
+    assert not holder(tmp_path).alive(now, Says(Phase.ENDED))
+    write_holder(tmp_path, host="node7/0", job="mine/3", time=before)
+    assert holder(tmp_path).alive(before, Says(Phase.RUNNING))
+    for jobs in (None, Says(Phase.UNKNOWN)):  # nobody can be asked
+        assert holder(tmp_path).alive(now, jobs)
+        assert not holder(tmp_path).alive(before, jobs)
+
+
+def test_a_process_that_ends_gives_the_task_back_to_its_job(tmp_path):
+    promise(tmp_path)
+    taken = Lease.take(tmp_path, job="mine/3")
+    taken.hand_back()
+    assert (holder(tmp_path).job, holder(tmp_path).queued) == ("mine/3", True)
+    write_json(taken.path, asdict(replace(holder(tmp_path), started="1", time=time.time() - LONG_AGO)))
+    assert Lease.take(tmp_path) is None
+    assert Lease.take(tmp_path, job="mine/3").path.name == "lease-3.json"
+
+
+def test_a_task_is_withdrawn_from_the_job_that_has_it_and_from_no_other(tmp_path):
+    assert not withdraw(tmp_path, "mine/3")
+    promised = promise(tmp_path)
+    assert not withdraw(tmp_path, "mine/30")
+    assert holder(tmp_path) == promised
+    assert withdraw(tmp_path, "mine/3")
+    assert holder(tmp_path) is None
+    assert not withdraw(tmp_path, "mine/3")
+    assert Lease.take(tmp_path) is not None
+    assert not withdraw(tmp_path, "mine/3")
+
+
+def test_numbers_that_count_no_more_are_removed(tmp_path):
+    for _ in range(12):
+        last = Lease.take(tmp_path)
+        last.release()
+    prune(last)
+    assert [path.name for path in tmp_path.iterdir()] == ["lease-12.json"]
+    assert Lease.take(tmp_path).path.name == "lease-13.json"

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from clever.catalog import Locations
+from clever.failures import Cause, record, write_failure
 from clever.files import write_json
 from clever.grid import Study, studies
+from clever.jobs import JobView, Phase
 from clever.lease import Holder, Lease
 from clever.names import Action, State
 from clever.plan import Plan, PlannedTask, code_version, make
@@ -229,3 +231,103 @@ def test_a_plan_is_the_same_every_time(tmp_path, store):
 def test_the_code_version_depends_on_what_computes_numbers():
     assert len(code_version()) == 16
     assert int(code_version(), 16) >= 0
+
+
+# --- where nobody watches --------------------------------------------------------------------------------------------
+
+
+class Running:
+    """A scheduler whose jobs all run."""
+
+    def view(self, job: str) -> JobView:
+        return JobView(Phase.RUNNING, "812_3")
+
+
+def fail(store: Store, task: Task, cause: Cause, times: int = 1, code: str | None = None) -> Path:
+    path = store.prepare(task)
+    for _ in range(times):
+        record(path, event="start", job="8_0", gpus=1)
+        record(path, event="end", job="8_0", cause=cause, steps=0)
+    write_failure(path, cause, "it broke", "", code=code or code_version())
+    store.write_status(path, State.FAILED, reason="it broke")
+    return path
+
+
+def decisions(plan: Plan, *tasks: Task) -> list[tuple[Action, str]]:
+    return [(planned(plan, task).action, planned(plan, task).reason) for task in tasks]
+
+
+def test_without_failures_it_makes_no_difference_that_nobody_watches(study, store):
+    finish(store, study.points[0].pretrain)
+    assert make([study], "paper", store, unattended=True) == make([study], "paper", store)
+
+
+def test_what_a_job_works_on_is_attached_to_and_waited_for(study, store):
+    point = study.points[0]
+    Lease.take(store.prepare(point.pretrain), job="mine/3")
+    plan = make([study], "paper", Store(store.root, Running()), unattended=True)
+    assert decisions(plan, point.pretrain, point.probes[0]) == [
+        (Action.ATTACH, "job 812_3 running"),
+        (Action.SUBMIT, "after pretrain BAug/DINO"),
+    ]
+
+
+def test_a_failure_that_may_not_come_again_is_retried_with_its_count(study, store):
+    point = study.points[0]
+    fail(store, point.pretrain, Cause.NODE, times=2)
+    plan = make([study], "paper", store, unattended=True)
+    assert decisions(plan, *point.tasks()) == [
+        (Action.RETRY, "retry: node fault 2/3"),
+        (Action.SUBMIT, "after pretrain BAug/DINO"),
+        (Action.SUBMIT, "after probe BAug/DINO"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cause", "times", "words"),
+    [(Cause.BUG, 1, "error: it would fail again"), (Cause.NODE, 4, "node fault 4 times, the limit is 3")],
+)
+def test_what_would_fail_again_is_blocked_and_so_is_everything_below_it(study, store, cause, times, words):
+    point, other = study.points[0], study.points[1]
+    fail(store, point.pretrain, cause, times)
+    plan = make([study], "paper", store, unattended=True)
+    assert decisions(plan, *point.tasks()) == [
+        (Action.BLOCKED, f"it broke ({words}; `clever retry` tries it again)"),
+        (Action.BLOCKED, "blocked by pretrain BAug/DINO, which failed"),
+        (Action.BLOCKED, "blocked by pretrain BAug/DINO, which failed"),
+    ]
+    assert {planned(plan, task).action for task in other.tasks()} == {Action.SUBMIT}
+    watched = make([study], "paper", store)
+    assert planned(watched, point.pretrain).action is Action.RETRY
+
+
+def test_a_failed_task_below_a_blocked_one_is_blocked_by_it(study, store):
+    point = study.points[0]
+    fail(store, point.pretrain, Cause.BUG)
+    fail(store, point.probes[0], Cause.NODE)
+    plan = make([study], "paper", store, unattended=True)
+    assert planned(plan, point.probes[0]).action is Action.BLOCKED
+
+
+def test_what_failed_under_other_code_is_tried_again(study, store):
+    point = study.points[0]
+    fail(store, point.pretrain, Cause.BUG, code="of another day")
+    plan = make([study], "paper", store, unattended=True)
+    assert decisions(plan, point.pretrain, point.probes[0]) == [
+        (Action.RETRY, "retry: the code has changed since it failed (it broke)"),
+        (Action.SUBMIT, "after pretrain BAug/DINO"),
+    ]
+
+
+def test_a_persons_retry_forgives_what_failed_before(study, store):
+    point = study.points[0]
+    record(fail(store, point.pretrain, Cause.NODE, times=4), event="retry")
+    assert planned(make([study], "paper", store, unattended=True), point.pretrain).action is Action.RETRY
+
+
+@pytest.mark.parametrize("content", ["{", '{"cause": "bad luck", "code": null}'])
+def test_a_failure_of_which_nothing_is_known_is_not_tried_again_by_itself(study, store, content):
+    point = study.points[0]
+    path = fail(store, point.pretrain, Cause.NODE)
+    (path / "failure.json").write_text(content.replace("null", json.dumps(code_version())))
+    assert planned(make([study], "paper", store, unattended=True), point.pretrain).action is Action.BLOCKED

@@ -13,6 +13,7 @@ TARGETS = {
     "plan": ("clever.bench.core", "bench_plan"),
     "submit": ("clever.bench.cluster", "bench_submit"),
     "report": ("clever.bench.core", "bench_report"),
+    "scan": ("clever.bench.scan", "bench_scan"),
 }
 
 

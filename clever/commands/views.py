@@ -176,11 +176,13 @@ def profiles_view() -> View:
 
 
 def backbones_view() -> View:
-    """Parameters are counted on the built network; GFLOPs at 224 px are the paper's convention (Table 8)."""
+    """Parameters and GFLOPs at 224 px, both counted on the network, by the paper's convention (Table 8)."""
     from clever.backbones import build_backbone
+    from clever.evaluate.complexity import complexity
     from clever.names import Backbone, Stem
-    from clever.plan import FORWARD_GMACS
     from clever.spec import BackboneShape
+
+    import torch
 
     machine, table = [], _table("backbone", "parameters", "GFLOPs at 224 px", "dimensions", "probe reads")
     for name in Backbone:
@@ -188,19 +190,19 @@ def backbones_view() -> View:
         shape = BackboneShape(
             name=name, image_size=224, patch_size=16 if vit else None, stem=None if vit else Stem.STANDARD
         )
-        backbone = build_backbone(shape)
-        count = sum(parameter.numel() for parameter in backbone.parameters())
-        nano = name.endswith("nano")
+        with torch.device("meta"):
+            backbone = build_backbone(shape)
+        counted = complexity(shape)
         row = {
             "name": name.value,
-            "parameters": count,
-            "gflops": None if nano else FORWARD_GMACS[name],
+            "parameters": counted.parameters,
+            "gflops": round(counted.gflops, 4),
             "dim": backbone.dim,
             "probe_dim": backbone.probe_dim,
         }
         machine.append(row)
-        gflops = "" if nano else f"{FORWARD_GMACS[name]:.4f}"
-        table.add_row(name.value, f"{count:,}", gflops, str(backbone.dim), str(backbone.probe_dim))
+        dims = str(backbone.dim), str(backbone.probe_dim)
+        table.add_row(name.value, f"{counted.parameters:,}", f"{counted.gflops:.4f}", *dims)
     return table, machine
 
 

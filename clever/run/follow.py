@@ -34,19 +34,22 @@ def lines(
         if not paths and not follow:
             raise RequestError(f"{found.path.name} has no log yet: it has not been started")
         for path in paths:
-            yield from _new_lines(path, tails, found.path)
+            yield from _new_lines(path, tails, found.path, last=not follow or not active)
         if not follow or not active:
             return
         time.sleep(poll)
 
 
-def _new_lines(path: Path, tails: dict[Path, int], own: Path) -> Iterator[str]:
+def _new_lines(path: Path, tails: dict[Path, int], own: Path, last: bool) -> Iterator[str]:
+    """The lines after those that were read before; one that is being written waits for its end, unless it is the last."""
     prefix = "" if path.parent == own else f"[{path.stem.removesuffix('_log')}] "
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with path.open("rb") as file:
         file.seek(tails.get(path, 0))
         for line in file:
-            yield prefix + (line if line.endswith("\n") else line + "\n")
-        tails[path] = file.tell()
+            if not line.endswith(b"\n") and not last:
+                return
+            tails[path] = tails.get(path, 0) + len(line)
+            yield prefix + line.decode("utf-8", errors="replace").removesuffix("\n") + "\n"
 
 
 def _paths(store: Path, folder: Path, ranks: bool) -> list[Path]:

@@ -111,11 +111,11 @@ def run_job(
     for name in job.folders:
         try:
             found = store.by_id(name.rpartition("-")[2])
-            unmet = _unmet(found, store, patience)
+            unmet = _unmet(found, store, 0.0 if _below(found, job) else patience)
         except RequestError as error:  # a damaged specification
             yield {"folder": name, "state": State.FAILED, "reason": str(error)}
             continue
-        if store.done(found.task) is not None:
+        if store.whole(found.task):
             yield {"folder": name, "state": State.DONE, "reason": ""}
         elif _asked_to_stop.is_set():
             yield {"folder": name, "state": State.PENDING, "reason": "stopped"}
@@ -127,6 +127,11 @@ def run_job(
                 _drilled.clear()  # a rehearsal of a preemption: it was saved and ended, now it goes on
                 state, reason = do(found, store, settings, job)
             yield {"folder": name, "state": state, "reason": reason}
+
+
+def _below(found: TaskFolder, job: Job) -> bool:
+    """Does the task read from another one of its own job? Then there is nothing to wait for."""
+    return bool(set(found.task.needs) & {name.rpartition("-")[2] for name in job.folders})
 
 
 def _unmet(found: TaskFolder, store: Store, patience: float) -> list[str]:
@@ -146,7 +151,7 @@ def run_task(found: TaskFolder, store: Store, settings: Settings, job: Job) -> t
     if lease is None:
         return "held", "another process works on it"
     try:
-        if store.done(found.task) is not None:  # finished between our look and our lease
+        if store.whole(found.task):  # finished between our look and our lease
             return State.DONE, ""
         with log_into(found.path):
             return _run_leased(found, store, settings, job)

@@ -183,13 +183,14 @@ def _unit(
 
 
 def _merged(units: Iterable[_Unit], settings: ClusterSettings) -> list[_Unit]:
-    """Units that wait for the same parent share a job as long as they are short."""
+    """Units of the same parent, be it done or to come, share a job as long as they are short."""
     merged: list[_Unit] = []
-    last: dict[tuple[Place | None, Resources], int] = {}
+    last: dict[tuple[tuple[str, ...], Resources], int] = {}
     for unit in units:
-        key = (unit.parent, unit.resources)
+        needs = unit.tasks[0].task.needs
+        key = (needs, unit.resources)
         before = last.get(key)
-        if unit.parent is not None and before is not None:
+        if needs and before is not None:
             if merged[before].hours + unit.hours <= settings.chain_gpu_hours:
                 merged[before] = replace(merged[before], tasks=merged[before].tasks + unit.tasks)
                 continue

@@ -16,7 +16,7 @@ from clever.cluster import Resources
 from clever.errors import RequestError
 from clever.failures import Cause, Verdict, journal, judge, learn_batch, record, write_failure
 from clever.files import read_json
-from clever.lease import withdraw
+from clever.lease import holder, withdraw
 from clever.names import State
 from clever.run.slurm.batches import Place
 from clever.run.slurm.job import FAULTS, STOPPED
@@ -49,8 +49,9 @@ class Closing:
             return False
         verdicts = {found.path.name: self._judge(found) for found in unfinished}
         again = any(verdict.again for verdict in verdicts.values() if verdict is not None)
-        # stopped between two tasks: what was not begun is reason enough
-        again = again or (self.code == STOPPED and all(verdict is None for verdict in verdicts.values()))
+        waiting = [found for found in unfinished if verdicts[found.path.name] is None and self._can_begin(found)]
+        # stopped between two tasks, or one of them ended the process for good: what was not begun is reason enough
+        again = again or bool(waiting) and (self.code == STOPPED or len(waiting) < len(unfinished))
         for found in unfinished:
             verdict = verdicts[found.path.name]
             if not again or (verdict is not None and not verdict.again):
@@ -60,6 +61,9 @@ class Closing:
                 self.store.write_status(found.path, State.PENDING, reason=words)
         return again
 
+    def _can_begin(self, found: TaskFolder) -> bool:
+        return all(self.store.whole(self.store.by_id(need).task) for need in found.task.needs)
+
     def _unfinished(self) -> list[TaskFolder]:
         found = []
         for name in self.record.elements[self.place.index]:
@@ -67,7 +71,7 @@ class Closing:
                 task = self.store.by_id(name.rpartition("-")[2])
             except RequestError:
                 continue  # its folder was taken away: nobody waits for it
-            if self.store.done(task.task) is None:
+            if not self.store.whole(task.task):
                 found.append(task)
         return found
 
@@ -159,9 +163,10 @@ class Closing:
                 sys.stderr.write(f"{name} could not be called off: {error}\n")
                 continue
             for index, folders in guarded.elements.items():
-                for folder in folders:
-                    if withdraw(self.store.root / folder, f"{name}/{index}"):
-                        self.store.write_status(self.store.root / folder, State.PENDING, reason=words)
+                for folder in (self.store.root / each for each in folders):
+                    current = holder(folder)  # one that has begun after all keeps its task
+                    if current is not None and current.queued and withdraw(folder, f"{name}/{index}"):
+                        self.store.write_status(folder, State.PENDING, reason=words)
 
 
 def main() -> int:

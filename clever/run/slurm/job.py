@@ -13,7 +13,7 @@ from typing import Any
 from clever.errors import RequestError
 from clever.failures import Cause, classify, record
 from clever.files import write_json
-from clever.lease import Lease, host
+from clever.lease import Lease, holder, host
 from clever.names import State, TaskKind
 from clever.plan import code_version
 from clever.run import tracking, worker
@@ -167,10 +167,13 @@ class _Job:
     def _attempt(self, found: TaskFolder, store: Store, settings: Settings, job: worker.Job) -> tuple[str, str]:
         """Do one task under the job's lease, with a journal of how it began and ended."""
         heartbeat = store.status(found.task).heartbeat
+        current = holder(found.path)
+        if current is None or current.job != self.place.job:  # given up by an earlier end of this job, or withdrawn
+            return "held", "it is not this job's any more"
         lease = Lease.take(found.path, heartbeat, self.place.job)
         if lease is None:
             return "held", "another process works on it"
-        if store.done(found.task) is not None:
+        if store.whole(found.task):
             lease.release()
             return State.DONE, ""
         here = self.here

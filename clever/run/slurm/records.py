@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from clever.errors import RequestError
 from clever.files import read_json, write_json
 from clever.jobs import JobView, Phase
 from clever.lease import host, process_started
@@ -84,12 +85,15 @@ def close(folder: Path) -> None:
 
 
 def read_record(store: Path, name: str) -> Record | None:
-    """The record of a batch; None if there is none. Raises ValueError naming a damaged file."""
+    """The record of a batch; None if there is none. Raises RequestError naming a damaged file."""
     folder = folder_of(store, name)
-    values = read_json(folder / "batch.json")
+    try:
+        values = read_json(folder / "batch.json")
+        job = read_json(folder / "job.json") or {}
+    except ValueError as error:
+        raise RequestError(f"{error}; cancel its job by hand, if it has one, and move {folder} away") from None
     if values is None:
         return None
-    job = read_json(folder / "job.json") or {}
     return Record(folder, values, job.get("id"), job.get("refused"))
 
 

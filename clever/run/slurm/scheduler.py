@@ -16,7 +16,7 @@ ASK_SECONDS = 60.0  # for what only reads
 SUBMIT_SECONDS = 180.0  # Slurm's own time-outs end sooner
 # What a shell inside a job, or a careless profile, would pass on to the jobs submitted from it.
 _FOREIGN = re.compile(
-    r"SLURM_(?!CONF$).*|(SBATCH|SRUN|SALLOC|SQUEUE|SACCT|SCANCEL|SCONTROL|SINFO|PMIX?|OMPI|SUBMITIT)_.*"
+    r"SLURM_(?!(CONF|CONF_SERVER|JWT)$).*|(SBATCH|SRUN|SALLOC|SQUEUE|SACCT|SCANCEL|SCONTROL|SINFO|PMIX?|OMPI|SUBMITIT)_.*"
     r"|MASTER_(ADDR|PORT)|(LOCAL_|GROUP_)?(RANK|WORLD_SIZE)|NODE_RANK"
 )
 _UNREACHABLE = re.compile(
@@ -27,8 +27,8 @@ _UNREACHABLE = re.compile(
 _NOT_A_CLUSTER = re.compile(r"establish a configuration source|unable to find slurm.conf|No such file", re.IGNORECASE)
 
 
-class SlurmError(Exception):
-    """A command of Slurm failed; the message is Slurm's."""
+class SlurmError(RequestError):
+    """A command of Slurm failed; the message is Slurm's, and all that a user needs where nothing else can be done."""
 
 
 class Refused(SlurmError):
@@ -156,7 +156,17 @@ class Slurm:
             if answer.returncode:
                 return f"its script is no valid shell, mend `setup` or `python`: {_message(answer.stderr)}"
             answer = self._call(["sbatch", "--test-only", str(path)], ASK_SECONDS)
-        return None if answer.returncode == 0 else _message(answer.stderr)
+        if answer.returncode == 0:
+            return None
+        reason = _message(answer.stderr)
+        # It says the same of an impossible job and of one for nodes that are down or drained now; sbatch itself knows
+        # the difference, and queues the latter.
+        return None if "node configuration is not available" in reason and self._nodes_away() else reason
+
+    def _nodes_away(self) -> bool:
+        """Are there nodes that take no job at present?"""
+        states = self._ask("sinfo", "--noheader", "--format", "%T").split()
+        return not {state.strip("~#%@^-") for state in states} <= {"idle", "allocated", "mixed", "completing"}
 
     # --- acting ------------------------------------------------------------------------------------------------------
 

@@ -110,7 +110,7 @@ def _parameters(
         ],
         "teardown": closing,
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={asked.cpus_per_process}"],
-        "additional_parameters": {**settings.sbatch, **own},
+        "additional_parameters": {key: value for key, value in settings.sbatch.items() if value is not False} | own,
     }
     return {key: value for key, value in values.items() if value is not None} | {"wckey": None}
 

@@ -9,6 +9,7 @@ from clever.cluster import resources
 from clever.errors import RequestError
 from clever.failures import record
 from clever.files import read_json, write_json
+from clever.jobs import Phase
 from clever.lease import withdraw
 from clever.names import Action, State, TaskKind
 from clever.plan import Plan, PlannedTask
@@ -85,11 +86,12 @@ def carry_out(
         assert isinstance(jobs, ClusterJobs)
         submit.adopt(jobs, request.store.root, say)
         request = look_again(request)
-        if only_failed:
-            _forgive(request, _plan(request, True))
         plan = _plan(request, only_failed)
-        _note_wanted(request)
         batches = arrays(request, plan, slurm)
+        if only_failed:
+            _forgive(request, plan)
+        else:
+            _note_wanted(request)
         outcome = submit.Submitter(request.settings, plan, request.store, slurm).submit(batches)
         _close_ended(look_again(request))
     return Submitted(plan, outcome, batching.postponed(plan))
@@ -108,8 +110,8 @@ def arrays(request: Request, plan: Plan, slurm: Slurm) -> list[Batch]:
 
 
 def _plan(request: Request, only_failed: bool) -> Plan:
-    plan = request.plan(unattended=True)
-    return failed_part(plan) if only_failed else plan
+    """What is to be done; a person who asks for failed tasks means all of them, however they failed."""
+    return failed_part(request.plan()) if only_failed else request.plan(unattended=True)
 
 
 def _check_batches(request: Request, plan: Plan) -> None:
@@ -190,8 +192,15 @@ class Cancelled:
 
 
 def cancel(request: Request, plan: Plan) -> Cancelled:
-    """Cancel the jobs of the plan's tasks, but no job with a task that another submitted table needs."""
+    """Cancel the jobs of the plan's tasks, but no job with a task that another submitted table needs.
+
+    Raises RequestError, with nothing changed, where Slurm does not answer.
+    """
     assert isinstance(request.jobs, ClusterJobs)
+    jobs = sorted({p.status.holder.job for p in plan.tasks if p.status.holder and p.status.holder.job})
+    views = {job: request.jobs.view(job) for job in jobs}
+    if silence := next((view.reason for view in views.values() if view.phase is Phase.UNKNOWN), None):
+        raise RequestError(f"Slurm does not answer: {silence}. Nothing was cancelled; try again later")
     folder = request.store.root / records.JOBS / WANTED
     own = _wanted_files(request)
     others: dict[str, str] = {}
@@ -203,8 +212,8 @@ def cancel(request: Request, plan: Plan) -> Cancelled:
         (folder / name).unlink(missing_ok=True)
     by_folder = {planned.task.folder: planned for planned in plan.tasks}
     numbers, tasks, kept = [], [], []
-    for job in sorted({p.status.holder.job for p in plan.tasks if p.status.holder and p.status.holder.job}):
-        place, view = Place.of(job), request.jobs.view(job)
+    for job, view in views.items():
+        place = Place.of(job)
         members = [name for name in request.jobs.records[place.batch].elements[place.index]]
         open_ = [name for name in members if not (request.store.root / name / "done.json").exists()]
         needed = next((others[key] for key in (name.rpartition("-")[2] for name in open_) if key in others), None)

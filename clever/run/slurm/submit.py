@@ -73,6 +73,7 @@ class Submitter:
         self.tracked = {task.folder: task for task in planned_tasks(plan)}
         self.numbers: dict[str, str] = {}
         self.lost: set[str] = set()  # batches that have no number
+        self.left_out: set[str] = set()  # ids of tasks that others have, and of those behind them
         self.outcome = Outcome()
 
     def submit(self, batches: Sequence[Batch]) -> Outcome:
@@ -133,10 +134,17 @@ class Submitter:
         """The batch without the elements of which somebody else has a task, and the leases on the rest."""
         kept, leases = {}, []
         for index, folders in batch.elements.items():
-            own = self._lease_element(folders, Place(batch.name, index).job)
-            if own is not None:
-                kept[index] = folders
-                leases += own
+            tasks = [self.by_folder[name].task for name in folders]
+            own = None
+            if any(self.left_out & set(task.needs) for task in tasks):  # no job of ours would hold it back
+                self.outcome.held_back += len(tasks)
+            else:
+                own = self._lease_element(folders, Place(batch.name, index).job)
+            if own is None:
+                self.left_out |= {task.id for task in tasks}
+                continue
+            kept[index] = folders
+            leases += own
         return replace(batch, elements=kept), leases
 
     def _lease_element(self, folders: Sequence[str], job: str) -> list[Lease] | None:
