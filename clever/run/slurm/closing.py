@@ -89,12 +89,11 @@ class Closing:
 
     def _judge(self, found: TaskFolder) -> Verdict | None:
         """What becomes of a task; None for one that was not begun."""
-        event = self._last_event(found.path)
-        if event is None:
+        event, fault = self._last_event(found.path), self._first_fault(found.path)
+        if event is None and not fault:
             return None
-        if event["event"] == "end":  # it was stopped in good order
+        if event is not None and event["event"] == "end":  # it was stopped in good order
             return judge(Cause(event["cause"]), journal(found.path), event["steps"])
-        fault = self._first_fault(found.path)
         cause = Cause(fault["cause"]) if fault else Cause.KILLED
         reason = fault["reason"] if fault else f"a process was killed or ended without a word (exit code {self.code})"
         self._note_end(found, cause, reason, self._steps(found), fault.get("node"))

@@ -67,6 +67,12 @@ def test_after_a_fault_of_a_node_that_node_is_avoided_if_enough_others_are_left(
     assert journal(end.folder(ONE))[-1]["node"] == "node1"
 
 
+def test_a_node_without_a_usable_gpu_is_left_before_the_task_has_begun(end):
+    end.fault(ONE, 0, 10, Cause.NODE, "node node1 offers no usable GPU although the job has one")
+    assert end.close() == (True, {"node1"})
+    assert end.has(ONE)
+
+
 def test_the_last_node_is_not_avoided(end):
     end.begin(ONE)
     end.fault(ONE, 0, 10, Cause.NODE, "uncorrectable ECC error")
@@ -254,6 +260,21 @@ def test_a_failed_task_is_given_up_while_its_neighbour_goes_on(site):
     end.stop(ones[1], Cause.PREEMPTED, steps=3)
     assert end.close(1) == (True, set())
     assert (end.has(ones[0]), end.has(ones[1])) == (False, True)
+
+
+def test_a_task_that_ends_its_process_for_good_does_not_take_a_neighbour_with_it(site):
+    first = pretrain(7)
+    ones = [probe(first, number) for number in range(2)]
+    store = site.look()
+    store.finish(store.prepare(first), {"loss": 1.0}, ())
+    made = plan(*(planned(one, hours=0.1) for one in ones))
+    end = End(site, made)
+    for restart in range(3):
+        end.restart = restart
+        end.begin(ones[0])
+        assert end.close(137)[0], "killed tasks start again twice; then the neighbour is reason enough"
+    assert (end.has(ones[0]), end.has(ones[1])) == (False, True)
+    assert end.status(ones[0]).state is State.FAILED
 
 
 def test_a_task_whose_folder_was_taken_away_is_no_hindrance(site):
