@@ -55,9 +55,11 @@ class Selector(Frozen):
     augmentation: Augmentation | None = None
     representation: Representation | None = None
     perturbation: Perturbation | None = None
+    at: dict[str, str | int | float | bool] = {}  # by any other axis of the grid, as in {split_ratio: 0.8}
 
     def given(self) -> dict[str, str]:
-        return {key: str(value) for key, value in self if value is not None and key in Selector.model_fields}
+        named = {key: str(value) for key, value in self if value is not None and key in Selector.model_fields}
+        return {**{key: value for key, value in named.items() if key != "at"}, **{k: str(v) for k, v in self.at.items()}}
 
 
 class Row(Selector):
@@ -79,7 +81,7 @@ class Claim(Frozen):
     text: str
     where: str
     cells: list[Selector] = Field(min_length=2, max_length=2)
-    each: dict[Literal["augmentation", "perturbation", "backbone", "representation"], list[str]] = {}
+    each: dict[str, list[str]] = {}  # by representation, perturbation, or an axis of the grid
     relation: Literal["greater"] = "greater"
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from clever import sweep
 from clever.catalog import Locations
 from clever.errors import RequestError
-from clever.experiment import Experiment, Profile, experiments, find_experiment, open_profile
+from clever.experiment import Experiment, Profile, experiments, open_profile
 from clever.layers import Layers, refuse
 from clever.names import Backbone, Method, TaskKind
 from clever.recipes import RECIPES
@@ -85,11 +86,11 @@ def studies(
     mistakes: list[str] = []
     for name in names:
         try:
-            stem, document = find_experiment(name)
-            if stem in [study.name for study in result]:
-                raise RequestError(f"{name}: another target is called `{stem}` too; rename the file")
-            layers = Layers(document, profile_document, profile_model, locations, settings, seeds)
-            result.append(_Expansion(layers).study(stem, profile))
+            for stem, document in sweep.find(name):
+                if stem in [study.name for study in result]:
+                    raise RequestError(f"{name}: another target is called `{stem}` too; rename the file")
+                layers = Layers(document, profile_document, profile_model, locations, settings, seeds)
+                result.append(_Expansion(layers).study(stem, profile))
         except RequestError as error:
             mistakes += error.messages
     refuse(mistakes)

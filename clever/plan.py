@@ -25,9 +25,14 @@ FORWARD_GMACS = {
     Backbone.RESNET50: 4.1428,
     Backbone.VIT_NANO: 0.05,
     Backbone.RESNET_NANO: 0.05,
+    Backbone.VMAMBA_TINY: 4.8416,
+    Backbone.VMAMBA_NANO: 0.3,
 }
 # Appendix 5.2: 3.5 hours for 100 epochs of ViT-S on ImageNet-100 with four A100s.
 PAPER_GPU_HOURS, PAPER_EPOCHS, PAPER_IMAGES = 3.5 * 4, 100, 126_689
+
+
+NAMED_AXES = ("method", "backbone", "augmentation")
 
 
 @dataclass(frozen=True)
@@ -113,14 +118,18 @@ def make(studies: Sequence[Study], profile: str, store: Store, unattended: bool 
 
 def _labelled(study: Study) -> Iterable[tuple[Task, str]]:
     for point in study.points:
-        words = (point.coordinates[axis] for axis in study.axes)
-        names = "/".join(LABELS.get(word, word).partition(" (")[0] for word in words) or study.name
+        names = "/".join(_name(axis, point.coordinates[axis]) for axis in study.axes) or study.name
         seed = f" seed {point.coordinates['seed']}" if point.coordinates["seed"] != "0" else ""
         for task in point.tasks():
             again = f" probe {task.spec.seed}" if task.kind is not TaskKind.PRETRAIN and task.spec.seed else ""
             yield task, f"{task.kind} {names}{seed}{again}"
     for control in study.controls:
         yield control.probe, f"probe {control.label}"
+
+
+def _name(axis: str, word: str) -> str:
+    """A coordinate in a label: the paper's name without what it adds in parentheses, or the axis with its value."""
+    return LABELS.get(word, word).partition(" (")[0] if axis in NAMED_AXES else f"{axis} {word}"
 
 
 def _decide(

@@ -88,11 +88,15 @@ class Selections:
             yield f"{self.document.where(('claims', index, 'id'))}: two claims are called `{claim.id}`"
         for key, words in claim.each.items():
             place: Place = ("claims", index, "each", key)
+            if key not in EACH and key not in self.axes:
+                allowed = [*EACH, *(axis for axis in self.axes if axis not in EACH)]
+                yield f"{self.document.where(place)}: {unknown('coordinate', key, allowed)}"
+                continue
             if not words:
                 yield f"{self.document.where(place)}: `{key}` has no values"
             for number, word in enumerate(words):
                 where = self.document.where((*place, number))
-                if word not in list(EACH[key]):
+                if key in EACH and word not in list(EACH[key]):
                     yield f"{where}: {unknown(key, word, EACH[key])}"
                 else:
                     yield from self._not_in_grid(where, key, word)
@@ -106,7 +110,9 @@ class Selections:
 
     def _not_in_grid(self, where: str, key: str, word: str) -> Iterator[str]:
         values = self._values(key)
-        if key in POINT and values and word not in values:
+        if key not in EACH and key not in POINT and key not in self.axes:
+            yield f"{where}: {unknown('axis of the grid', key, self.axes)}"
+        if (key in POINT or key in self.axes) and values and word not in values:
             yield f"{where}: {unknown(f'{key} in the grid', word, values)}"
 
     def _values(self, key: str) -> list[str]:

@@ -45,7 +45,7 @@ def points_of(study: Study, coordinates: dict[str, str]) -> list[Point]:
 
     Raises RequestError where they leave several points open: their mean would be the score of no model.
     """
-    own = {key: value for key, value in coordinates.items() if key in ("method", "backbone", "augmentation")}
+    own = {key: value for key, value in coordinates.items() if key not in ("representation", "perturbation")}
     found = [
         (dict(place), points)
         for place, points in study.places.items()

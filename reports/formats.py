@@ -11,6 +11,7 @@ from clever.errors import RequestError
 from clever.files import write_text
 from clever.names import unknown
 from clever.reports import terminal
+from clever.reports.curves import curves, svg
 from clever.reports.latex import latex
 from clever.reports.markdown import markdown
 from clever.reports.model import Report
@@ -58,7 +59,9 @@ def write(report: Report, format: str, folder: Path, *, claims_only: bool = Fals
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise RequestError(f"several experiments are called {', '.join(twice)}; write them into folders of their own")
     pages = {table.name: replace(report, tables=(table,), claims=claims_of(report, table)) for table in report.tables}
-    if format == "json" or not pages:
+    if format == "svg":
+        pages = {name: page for name, page in pages.items() if curves(page.tables[0])} or {"report": report}
+    elif format == "json" or not pages:
         pages = {"report" if pages else "claims": report}
     paths = []
     for name, page in pages.items():
@@ -97,11 +100,12 @@ def json_text(report: Report) -> str:
     return json.dumps(to_json(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-FORMATS = {"rich": "txt", "md": "md", "latex": "tex", "csv": "csv", "json": "json"}
+FORMATS = {"rich": "txt", "md": "md", "latex": "tex", "csv": "csv", "json": "json", "svg": "svg"}
 """Every format and the suffix of its files."""
 EMITTERS: dict[str, Callable[[Report], str]] = {
     "md": markdown,
     "latex": latex,
     "csv": csv_text,
     "json": json_text,
+    "svg": svg,
 }

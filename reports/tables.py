@@ -72,7 +72,7 @@ def _row(study: Study, results: Results, row: RowShape, word: str | None, column
         return None
     coordinates = {"representation": str(Representation.FULL), **given, **({axis: word} if axis and word else {})}
     order = ("augmentation", "backbone", "method", "representation")
-    coordinates = {key: coordinates[key] for key in order if key in coordinates}
+    coordinates = {key: coordinates[key] for key in (*order, *row.at) if key in coordinates}
     cells = {c.key: find_cell(study, results, {**coordinates, "perturbation": c.key}) for c in columns}
     return Row(".".join(coordinates.values()), heading(axis, word), row.label, coordinates, cells)
 

@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from clever.names import State, Verdict
+from clever.reports.curves import bars, curves
 from clever.reports.model import Judgement, Report
 from clever.reports.words import (
     Entry,
@@ -46,6 +47,10 @@ def page(report: Report, width: int | None, colour: bool) -> str:
         for sheet in own[1:]:
             console.print()
             _print_sheet(console, sheet)
+        for curve in curves(table):
+            console.print()
+            for line in bars(curve):
+                _print_line(console, Text(line))
         _print_notes(console, profile_words(table))
         _print_claims(console, report, claims_of(report, table))
         console.print()

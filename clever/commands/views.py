@@ -151,16 +151,21 @@ def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def experiments_view() -> View:
-    from clever.experiment import experiments, find_experiment, read_experiment
+    from clever import sweep
+    from clever.experiment import experiments, read_experiment
 
-    machine, table = [], _table("experiment", "title", "paper", "axes")
+    machine, table = [], _table("target", "title", "paper", "axes")
     for name in experiments():
-        experiment = read_experiment(find_experiment(name)[1])
-        source = experiment.paper
-        where = f"Table {source.table}" if source.table else f"Figure {source.figure}" if source.figure else ""
-        axes = {key: [str(v) for v in values] for key, values in (experiment.grid.product | experiment.grid.zip).items()}
-        machine.append({"name": name, "title": experiment.title, "paper": where, "axes": axes})
-        table.add_row(name, experiment.title, where, "; ".join(f"{k}: {', '.join(v)}" for k, v in axes.items()))
+        for stem, document in sweep.find(name):
+            experiment = read_experiment(document)
+            target = name if stem == name else f"{name}:{stem.removeprefix(name + '-')}"
+            source = experiment.paper
+            where = f"Table {source.table}" if source.table else f"Figure {source.figure}" if source.figure else ""
+            grid = experiment.grid.product | experiment.grid.zip
+            axes = {key: [str(value) for value in values] for key, values in grid.items()}
+            machine.append({"name": target, "title": experiment.title, "paper": where, "axes": axes})
+            words = "; ".join(f"{key}: {', '.join(values)}" for key, values in axes.items())
+            table.add_row(target, experiment.title, where, words)
     return table, machine
 
 
@@ -177,12 +182,12 @@ def profiles_view() -> View:
 
 def backbones_view() -> View:
     """Parameters and GFLOPs at 224 px, both counted on the network, by the paper's convention (Table 8)."""
+    import torch
+
     from clever.backbones import build_backbone
     from clever.evaluate.complexity import complexity
     from clever.names import Backbone, Stem
     from clever.spec import BackboneShape
-
-    import torch
 
     machine, table = [], _table("backbone", "parameters", "GFLOPs at 224 px", "dimensions", "probe reads")
     for name in Backbone:
