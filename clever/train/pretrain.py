@@ -1,6 +1,7 @@
 """Pre-training: one loop for all methods."""
 
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from clever.train.health import Diverged, Health
 from clever.train.learner import Learner, check_accumulation, count_micro_batches
 from clever.train.optim import Schedules
 
+_logger = logging.getLogger("clever.train")
 __all__ = ["Diverged", "Preempted", "pretrain"]
 LOG_EVERY = 10  # steps: reading the loss waits for the device
 
@@ -137,6 +139,7 @@ class _Run:
             self.health.load(state["health"])
             self.loss, self.numbers = state["loss"], state["numbers"]
             self.began -= state["seconds"]
+            _logger.info("goes on after step %d of %d", step, self.schedules.total_steps)
         self.reported_step = step
 
     def report(self, terms: dict[str, torch.Tensor]) -> None:

@@ -6,6 +6,7 @@ Exits 0 if the job is to start again, having printed the nodes that it should av
 """
 
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ from clever.run.slurm.scheduler import Slurm, SlurmError
 from clever.run.worker import first_line
 from clever.settings import Settings
 from clever.store import Store, TaskFolder
+
+# Exit codes of processes that a preemption's signal reached while Python started, before they could answer it.
+SIGNALLED = (128 + signal.SIGTERM, 128 + signal.SIGUSR2)
 
 
 @dataclass
@@ -51,7 +55,7 @@ class Closing:
         again = any(verdict.again for verdict in verdicts.values() if verdict is not None)
         waiting = [found for found in unfinished if verdicts[found.path.name] is None and self._can_begin(found)]
         # stopped between two tasks, or one of them ended the process for good: what was not begun is reason enough
-        again = again or bool(waiting) and (self.code == STOPPED or len(waiting) < len(unfinished))
+        again = again or bool(waiting) and (self.code in (STOPPED, *SIGNALLED) or len(waiting) < len(unfinished))
         for found in unfinished:
             verdict = verdicts[found.path.name]
             if not again or (verdict is not None and not verdict.again):

@@ -93,6 +93,8 @@ def carry_out(
         else:
             _note_wanted(request)
         outcome = submit.Submitter(request.settings, plan, request.store, slurm).submit(batches)
+        if outcome.refused and not outcome.queued:  # for a reason that sbatch does not give with --test-only
+            raise RequestError(*(f"Slurm refused {reason}" for reason in outcome.refused))
         _close_ended(look_again(request))
     return Submitted(plan, outcome, batching.postponed(plan))
 
