@@ -201,13 +201,29 @@ def test_a_store_that_slurms_log_names_cannot_have_is_refused(site, tmp_path, na
 def test_a_refusal_in_the_middle_is_told_and_the_exit_code_is_one(site, monkeypatch):
     from clever.run.slurm.scheduler import Refused, Slurm
 
+    queue, calls = Slurm.submit, []
+
     def refuse(self: Slurm, path: Path) -> str:
-        raise Refused("QOSMaxSubmitJobPerUserLimit")
+        calls.append(path)
+        if len(calls) > 1:
+            raise Refused("QOSMaxSubmitJobPerUserLimit")
+        return queue(self, path)
 
     monkeypatch.setattr(Slurm, "submit", refuse)
     done = run(ask(site))
-    assert (done.exit_code, len(done.outcome.refused)) == (1, 1)
-    assert done.outcome.tasks == 0
+    assert (done.exit_code, len(done.outcome.queued), len(done.outcome.refused)) == (1, 1, 1)
+
+
+def test_a_request_of_which_nothing_is_taken_is_a_wrong_one(site, monkeypatch):
+    from clever.run.slurm.scheduler import Refused, Slurm
+
+    def refuse(self: Slurm, path: Path) -> str:
+        raise Refused("Requested node configuration is not available")
+
+    monkeypatch.setattr(Slurm, "submit", refuse)
+    with pytest.raises(RequestError, match="Slurm refused pretrain: Requested node configuration"):
+        run(ask(site))
+    assert not [path for path in site.root.glob("*/lease-*.json") if not json.loads(path.read_text())["released"]]
 
 
 def test_what_would_fail_again_is_not_queued_and_the_exit_code_says_so(site):
