@@ -17,6 +17,8 @@ class Backbone(StrEnum):
     VIT_SMALL = "vit_small"
     RESNET_NANO = "resnet_nano"
     VIT_NANO = "vit_nano"
+    VMAMBA_TINY = "vmamba_tiny"
+    VMAMBA_NANO = "vmamba_nano"
 
 
 class Augmentation(StrEnum):
@@ -72,7 +74,9 @@ class Pipeline(StrEnum):
 
 
 class Stem(StrEnum):
-    """First layers of a ResNet: 7x7/2 and max-pooling, or one 3x3/1 for small images."""
+    """First layers. Of a ResNet: 7x7/2 and max-pooling, or one 3x3/1 for small images; of a VMamba: two 3x3/2, or
+    3x3/1 and 3x3/2.
+    """
 
     STANDARD = "standard"
     SMALL = "small"

@@ -20,7 +20,7 @@ class BackboneShape(Frozen):
     name: Backbone
     image_size: int = Field(ge=4)
     patch_size: int | None = None  # ViT only
-    stem: Stem | None = None  # ResNet only
+    stem: Stem | None = None  # ResNet and VMamba
 
 
 def check_scale(name: str, scale: tuple[float, float]) -> None:

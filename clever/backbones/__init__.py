@@ -3,10 +3,11 @@
 from clever.backbones.backbone import Backbone, invariant_dims
 from clever.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from clever.backbones.vit import VisionTransformer
+from clever.backbones.vmamba import VMamba
 from clever.names import Backbone as Name
 from clever.spec import BackboneShape
 
-__all__ = ["Backbone", "ResNet", "VisionTransformer", "build_backbone", "invariant_dims"]
+__all__ = ["Backbone", "ResNet", "VMamba", "VisionTransformer", "build_backbone", "invariant_dims"]
 
 VITS = {
     Name.VIT_TINY: {"dim": 192, "depth": 12, "heads": 3},
@@ -19,13 +20,17 @@ RESNETS = {
     # Few channels at full resolution, where a CPU spends its time; multiples of 8 fill its vector registers.
     Name.RESNET_NANO: {"block": BasicBlock, "depths": (1, 1, 1, 1), "widths": (8, 24, 48, 96)},
 }
+VMAMBAS = {
+    Name.VMAMBA_TINY: {"depths": (2, 2, 8, 2), "widths": (96, 192, 384, 768)},
+    Name.VMAMBA_NANO: {"depths": (1, 2), "widths": (40, 80)},
+}
 
 
 def build_backbone(shape: BackboneShape, drop_path: float = 0.0) -> Backbone:
     """The backbone of ``shape`` with fresh weights, drawn from torch's global generator.
 
-    ``drop_path`` is the rate of stochastic depth of a ViT's last block; ResNets have none. Raises ValueError where the
-    shape lacks what its kind of backbone needs.
+    ``drop_path`` is the rate of stochastic depth of the last block of a ViT or a VMamba; ResNets have none. Raises
+    ValueError where the shape lacks what its kind of backbone needs.
     """
     if shape.name in VITS:
         if shape.patch_size is None:
@@ -33,4 +38,6 @@ def build_backbone(shape: BackboneShape, drop_path: float = 0.0) -> Backbone:
         return VisionTransformer(shape.image_size, shape.patch_size, **VITS[shape.name], drop_path=drop_path)
     if shape.stem is None:
         raise ValueError(f"backbone `{shape.name}` needs a stem")
+    if shape.name in VMAMBAS:
+        return VMamba(**VMAMBAS[shape.name], stem=shape.stem, drop_path=drop_path)
     return ResNet(**RESNETS[shape.name], stem=shape.stem)

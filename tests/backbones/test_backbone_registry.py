@@ -24,7 +24,7 @@ def test_every_backbone_of_the_vocabulary_can_be_built(name):
     assert model.dim > 0 and model.probe_dim % model.dim == 0
 
 
-@pytest.mark.parametrize("name", ["vit_nano", "resnet_nano"])
+@pytest.mark.parametrize("name", ["vit_nano", "resnet_nano", "vmamba_nano"])
 def test_the_nano_backbones_are_small_and_read_any_size(name):
     model = build_backbone(shape(name)).eval()
     assert 150_000 < sum(parameter.numel() for parameter in model.parameters()) < 250_000
@@ -33,13 +33,18 @@ def test_the_nano_backbones_are_small_and_read_any_size(name):
         assert model.probe_features(torch.randn(1, 3, side, side)).shape == (1, model.probe_dim)
 
 
-@pytest.mark.parametrize("name, missing", [("vit_nano", "patch_size"), ("resnet_nano", "stem")])
+@pytest.mark.parametrize(
+    "name, missing", [("vit_nano", "patch_size"), ("resnet_nano", "stem"), ("vmamba_nano", "stem")]
+)
 def test_a_shape_without_what_its_backbone_needs_is_refused(name, missing):
     with pytest.raises(ValueError, match=missing):
         build_backbone(shape(name, **{missing: None}))
 
 
-@pytest.mark.parametrize("name, drawn", [("vit_nano", "pos_embed"), ("resnet_nano", "conv1.weight")])
+@pytest.mark.parametrize(
+    "name, drawn",
+    [("vit_nano", "pos_embed"), ("resnet_nano", "conv1.weight"), ("vmamba_nano", "layers.0.blocks.0.op.dt_projs_bias")],
+)
 def test_initial_weights_are_a_pure_function_of_the_seed_whatever_the_drop_path(name, drawn):
     states = []
     for seed, drop_path in [(1, 0.0), (1, 0.3), (2, 0.0)]:
@@ -57,7 +62,13 @@ def test_a_resnet_has_no_stochastic_depth():
 
 @pytest.mark.parametrize(
     "name, dim, invariant",
-    [("vit_tiny", 192, 153), ("vit_small", 384, 307), ("resnet18", 512, 409), ("resnet50", 2048, 1638)],
+    [
+        ("vit_tiny", 192, 153),
+        ("vit_small", 384, 307),
+        ("resnet18", 512, 409),
+        ("resnet50", 2048, 1638),
+        ("vmamba_tiny", 768, 614),
+    ],
 )
 def test_the_split_is_rounded_down_as_in_the_release(name, dim, invariant):
     assert meta(name).dim == dim
@@ -72,7 +83,13 @@ def test_a_split_that_leaves_a_part_empty_is_refused(ratio):
 
 @pytest.mark.parametrize(
     "name, total, equivariant",
-    [("vit_small", 1536, 77), ("vit_tiny", 768, 39), ("resnet18", 512, 103), ("resnet50", 2048, 410)],
+    [
+        ("vit_small", 1536, 77),
+        ("vit_tiny", 768, 39),
+        ("resnet18", 512, 103),
+        ("resnet50", 2048, 410),
+        ("vmamba_tiny", 768, 154),
+    ],
 )
 def test_only_the_last_block_is_split_as_released(name, total, equivariant):
     model = meta(name)

@@ -1,0 +1,49 @@
+"""torch.compile takes every backbone block by block, as one graph each, with the values and gradients of eager mode."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from clever.backbones import build_backbone
+from clever.backbones.resnet import BasicBlock, Bottleneck
+from clever.spec import BackboneShape
+
+
+def block_of(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    if name == "bottleneck":
+        return Bottleneck(16, 4)
+    own = {"patch_size": 4} if name == "vit_nano" else {"stem": "small"}
+    model = build_backbone(BackboneShape(name=name, image_size=16, **own), drop_path=0.0)
+    if name == "resnet_nano":
+        block = model.layer2[0]
+        assert isinstance(block, BasicBlock)
+        return block
+    return model.blocks[0] if name == "vit_nano" else model.layers[0].blocks[0]
+
+
+INPUTS = {
+    "vit_nano": (2, 17, 64),
+    "resnet_nano": (2, 8, 8, 8),
+    "bottleneck": (2, 16, 8, 8),
+    "vmamba_nano": (2, 5, 7, 40),
+}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_a_block_compiles_as_one_graph_with_equal_values_and_gradients(name):
+    block = block_of(name)
+    twin = copy.deepcopy(block)
+    torch._dynamo.reset()
+    compiled = torch.compile(twin, backend="aot_eager", fullgraph=True)
+    inputs = torch.randn(INPUTS[name])
+
+    def run(module: nn.Module) -> list[Tensor]:
+        leaf = inputs.clone().requires_grad_()
+        output = module(leaf)
+        return [output.detach(), *torch.autograd.grad(output.square().sum(), [leaf, *module.parameters()])]
+
+    for eager, ours in zip(run(block), run(compiled), strict=True):
+        torch.testing.assert_close(ours, eager, rtol=1e-4, atol=1e-5)
