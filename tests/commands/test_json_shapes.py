@@ -32,7 +32,7 @@ QUICK = {
 SLOW = {
     "show_backbones": ("show", "backbones"),
     "doctor": ("doctor",),
-    "bench": ("bench", "plan", "--repeats", "1"),
+    "bench": ("bench", "augment", "--repeats", "1"),
 }
 
 
