@@ -24,6 +24,15 @@ class PaperReference(Frozen):
     figure: str | None = None
     section: str | None = None
 
+    @property
+    def source(self) -> str | None:
+        """Where the printed numbers stand, as a file's name: `table3`, `figure1b`."""
+        return f"table{self.table}" if self.table else f"figure{self.figure}" if self.figure else None
+
+    @property
+    def words(self) -> str | None:
+        return f"Table {self.table}" if self.table else f"Figure {self.figure}" if self.figure else None
+
 
 class Seeds(Frozen):
     """How many seeds: of the pre-training, and of the probe on each pre-training."""

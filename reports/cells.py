@@ -98,7 +98,7 @@ def printed_number(study: Study, coordinates: dict[str, str], points: Sequence[P
     experiment = study.experiment
     own = {"dataset": str(experiment.pretrain.get("dataset")), **points[0].coordinates}
     place = {**own, **coordinates, "column": coordinates["perturbation"], "metric": experiment.table.metric}
-    return paper.find(experiment.paper.table, place)
+    return paper.find(experiment.paper.source, place)
 
 
 def measure(results: Results, chains: Sequence[Chain], coordinates: dict[str, str], metric: str) -> Cell:

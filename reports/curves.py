@@ -1,7 +1,8 @@
-"""Curves of sweeps: a column of a table against the one axis that its rows differ in, for terminals and as SVG."""
+"""Pictures of tables: curves of sweeps, for terminals and as SVG, and bars of tables whose groups are backbones."""
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 from clever.errors import RequestError
 from clever.reports.model import Report, Table
@@ -68,20 +69,26 @@ def _range(values: list[float]) -> tuple[float, float]:
     return max(0.0, float(int(low - room))), high if high > low else high + room
 
 
+def drawable(table: Table) -> bool:
+    """Is there a picture of this table?"""
+    return bool(curves(table)) or _is_by_backbone(table)
+
+
+def _is_by_backbone(table: Table) -> bool:
+    groups = table.groups()
+    words = {row.coordinates.get("backbone") for row in table.rows}
+    return len(groups) > 1 and None not in groups and len(words) == len(groups)
+
+
 def svg(report: Report) -> str:
-    """The curves of the report's one sweep as an SVG picture; the same bytes for the same numbers.
+    """The picture of the report's one sweep, or one table by backbone, as SVG; the same bytes for the same numbers.
 
-    Raises RequestError for a report that has no curve, or more than one sweep.
+    Raises RequestError for a report without such a table, or with more than one.
     """
-    found = [curves(table) for table in report.tables]
-    drawn = [each for each in found if each]
-    if len(drawn) != 1:
-        what = "no table of this report is a sweep" if not drawn else "this report has several sweeps"
-        raise RequestError(f"{what}: svg draws the curve of one sweep, as of `ablation:split_ratio`")
-    return _draw(drawn[0])
-
-
-def _draw(drawn: list[Curve]) -> str:
+    found = [table for table in report.tables if drawable(table)]
+    if len(found) != 1:
+        what = "no table of this report is a sweep or by backbone" if not found else "this report has several pictures"
+        raise RequestError(f"{what}: svg draws one, as of `ablation:split_ratio` or `figure1b`")
     import matplotlib  # takes most of a second, and most commands do without
 
     matplotlib.use("svg")
@@ -89,18 +96,43 @@ def _draw(drawn: list[Curve]) -> str:
 
     with matplotlib.rc_context({"svg.hashsalt": "clever", "svg.fonttype": "none"}):
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
-        axes = figure.subplots()
-        for curve in drawn:
-            places = [place for place, point in enumerate(curve.points) if point.value is not None]
-            values = [point.value for point in curve.points if point.value is not None]
-            spread = [point.std or 0.0 for point in curve.points if point.value is not None]
-            axes.errorbar(places, values, yerr=spread if any(spread) else None, marker="o", label=curve.column)
-        axes.set_xticks(range(len(drawn[0].points)), [point.label for point in drawn[0].points])
-        axes.set_xlabel(drawn[0].axis)
-        axes.set_ylabel("top-1 (%)")
-        axes.set_title(drawn[0].title, fontsize=10)
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
+        if drawn := curves(found[0]):
+            _draw_curves(figure, drawn)
+        else:
+            _draw_bars(figure, found[0])
+        figure.suptitle(f"{found[0].title} (profile {found[0].profile})", fontsize=10)
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
+
+
+def _draw_curves(figure: Any, drawn: list[Curve]) -> None:
+    axes = figure.subplots()
+    for curve in drawn:
+        places = [place for place, point in enumerate(curve.points) if point.value is not None]
+        values = [point.value for point in curve.points if point.value is not None]
+        spread = [point.std or 0.0 for point in curve.points if point.value is not None]
+        axes.errorbar(places, values, yerr=spread if any(spread) else None, marker="o", label=curve.column)
+    axes.set_xticks(range(len(drawn[0].points)), [point.label for point in drawn[0].points])
+    axes.set_xlabel(drawn[0].axis)
+    axes.set_ylabel("top-1 (%)")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+
+
+def _draw_bars(figure: Any, table: Table) -> None:
+    """One panel a column, one cluster of bars a backbone, one colour a row: Figure 1(b)."""
+    groups = table.groups()
+    labels = list(dict.fromkeys(row.label for row in table.rows))
+    panels = figure.subplots(len(table.columns), squeeze=False, sharex=True)[:, 0]
+    for axes, column in zip(panels, table.columns, strict=True):
+        for number, label in enumerate(labels):
+            cells = [next((row.cells[column.key] for row in rows if row.label == label), None) for rows in groups.values()]
+            places = [place + number / (len(labels) + 1) for place in range(len(groups))]
+            measured = [(x, cell.value) for x, cell in zip(places, cells, strict=True) if cell and cell.value is not None]
+            axes.bar([x for x, _ in measured], [v for _, v in measured], 1 / (len(labels) + 1), label=label)
+        axes.set_ylabel(f"{column.label} top-1 (%)", fontsize=8)
+        axes.grid(alpha=0.3, axis="y")
+    middle = (len(labels) - 1) / (len(labels) + 1) / 2
+    panels[-1].set_xticks([place + middle for place in range(len(groups))], [str(name) for name in groups], fontsize=8)
+    panels[0].legend(frameon=False, fontsize=8)

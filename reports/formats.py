@@ -11,7 +11,7 @@ from clever.errors import RequestError
 from clever.files import write_text
 from clever.names import unknown
 from clever.reports import terminal
-from clever.reports.curves import curves, svg
+from clever.reports.curves import drawable, svg
 from clever.reports.latex import latex
 from clever.reports.markdown import markdown
 from clever.reports.model import Report
@@ -60,7 +60,7 @@ def write(report: Report, format: str, folder: Path, *, claims_only: bool = Fals
         raise RequestError(f"several experiments are called {', '.join(twice)}; write them into folders of their own")
     pages = {table.name: replace(report, tables=(table,), claims=claims_of(report, table)) for table in report.tables}
     if format == "svg":
-        pages = {name: page for name, page in pages.items() if curves(page.tables[0])} or {"report": report}
+        pages = {name: page for name, page in pages.items() if drawable(page.tables[0])} or {"report": report}
     elif format == "json" or not pages:
         pages = {"report" if pages else "claims": report}
     paths = []

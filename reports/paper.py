@@ -18,9 +18,9 @@ class Printed:
 
 
 @cache
-def numbers(table: int) -> dict[tuple[str, ...], Printed]:
-    """All numbers of one of the paper's tables by their `KEY`; empty for a table that is not transcribed."""
-    path = resources.files("clever.reports") / "paper" / f"table{table}.csv"
+def numbers(source: str) -> dict[tuple[str, ...], Printed]:
+    """All numbers of one of the paper's tables or figures by their `KEY`; empty for one that is not transcribed."""
+    path = resources.files("clever.reports") / "paper" / f"{source}.csv"
     if not path.is_file():
         return {}
     lines = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
@@ -30,8 +30,8 @@ def numbers(table: int) -> dict[tuple[str, ...], Printed]:
     }
 
 
-def find(table: int | None, coordinates: dict[str, str]) -> Printed | None:
-    """The paper's number for a cell, which must agree with it in every part of the `KEY`."""
-    if table is None:
+def find(source: str | None, coordinates: dict[str, str]) -> Printed | None:
+    """The number of `table3` or `figure1b` for a cell, which must agree with it in every part of the `KEY`."""
+    if source is None:
         return None
-    return numbers(table).get(tuple(coordinates.get(key, "") for key in KEY))
+    return numbers(source).get(tuple(coordinates.get(key, "") for key in KEY))

@@ -24,12 +24,11 @@ def build_table(study: Study, store: Results) -> Table:
     for word in group_words(study):
         drafts = [draft for row in shape.rows if (draft := _row(study, results, row, word, columns)) is not None]
         rows += _compare(drafts, columns, _bold(shape, word), with_delta=study.profile_name == "paper")
-    number = study.experiment.paper.table
     return Table(
         name=study.name,
         title=study.experiment.title,
         metric=shape.metric,
-        reference=None if number is None else f"Table {number}",
+        reference=study.experiment.paper.words,
         profile=study.profile_name,
         profile_title=study.profile.title,
         overrides=study.overrides,

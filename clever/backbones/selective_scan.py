@@ -72,7 +72,7 @@ def linear_recurrence(decays: Tensor, drives: Tensor, backwards: bool = False) -
     that times what is left of it at every time: 3 sqrt(L) operations instead of L, and no division by tiny products.
     """
     if decays.is_cuda and not HAS_TRITON:  # said here, since compilers refuse a warning outside of an operator
-        warnings.warn("VMamba scans in plain PyTorch, many times slower than it could: pip install triton", stacklevel=2)
+        warnings.warn("VMamba scans in plain PyTorch, far slower than it could: pip install triton", stacklevel=2)
     if decays.is_cpu and drives[:, 0].numel() > BUSY:
         states = drives.clone(memory_format=torch.contiguous_format)
         _accumulate(decays, states, backwards)

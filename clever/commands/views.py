@@ -159,8 +159,7 @@ def experiments_view() -> View:
         for stem, document in sweep.find(name):
             experiment = read_experiment(document)
             target = name if stem == name else f"{name}:{stem.removeprefix(name + '-')}"
-            source = experiment.paper
-            where = f"Table {source.table}" if source.table else f"Figure {source.figure}" if source.figure else ""
+            where = experiment.paper.words or ""
             grid = experiment.grid.product | experiment.grid.zip
             axes = {key: [str(value) for value in values] for key, values in grid.items()}
             machine.append({"name": target, "title": experiment.title, "paper": where, "axes": axes})

@@ -80,5 +80,14 @@ def test_the_picture_is_written_for_the_sweep_alone(sweep, table3, helpers, tmp_
 def test_without_a_sweep_there_is_no_picture(table3, store, helpers):
     study = table3()
     report = build([study], helpers.fill(store, study, helpers.steady))
-    with pytest.raises(RequestError, match="no table of this report is a sweep"):
+    with pytest.raises(RequestError, match="no table of this report is a sweep or by backbone"):
         render(report, "svg")
+
+
+def test_a_table_by_backbone_is_drawn_as_bars_a_panel_a_column(store, helpers):
+    (study,) = studies(["figure1b"], "tiny", Locations())
+    report = build([study], helpers.fill(store, study, lambda place: 70.0 if place["method"] == "clever" else 60.0))
+    drawn = ElementTree.fromstring(render(report, "svg"))
+    texts = [node.text for node in drawn.iter() if node.tag.endswith("text")]
+    assert {"vit_tiny", "vmamba_tiny", "DINO", "CLeVER", "CJ+Ro top-1 (%)"} <= set(texts)
+    assert render(report, "svg") == render(report, "svg")

@@ -7,11 +7,11 @@ PLACE = {"dataset": "imagenet100", "backbone": "vit_small", "metric": "top1"}
 
 def at(augmentation: str, method: str, representation: str, column: str) -> paper.Printed | None:
     place = {"augmentation": augmentation, "method": method, "representation": representation, "column": column}
-    return paper.find(3, {**PLACE, **place})
+    return paper.find("table3", {**PLACE, **place})
 
 
 def test_all_45_numbers_of_table_3_are_there():
-    numbers = paper.numbers(3)
+    numbers = paper.numbers("table3")
     assert len(numbers) == 45
     assert all(printed.source == "authors" and 40 < printed.value < 80 for printed in numbers.values())
     assert sum(printed.bold for printed in numbers.values()) == 12
@@ -26,7 +26,7 @@ def test_single_cells_of_table_3_are_as_printed():
 
 
 def test_the_bold_cells_are_those_printed_bold():
-    bold = {(key[2], key[4], key[6]) for key, printed in paper.numbers(3).items() if printed.bold}
+    bold = {(key[2], key[4], key[6]) for key, printed in paper.numbers("table3").items() if printed.bold}
     assert bold == {
         ("baug", "invariant", "orig"), ("baug", "full", "cj"), ("baug", "full", "cj_flip"),
         ("caug", "full", "orig"), ("caug", "full", "cj"), ("caug", "full", "cj_flip"), ("caug", "full", "cj_ro"),
@@ -37,11 +37,11 @@ def test_the_bold_cells_are_those_printed_bold():
 
 def test_a_cell_that_differs_in_any_coordinate_has_no_paper_number():
     place = {**PLACE, "augmentation": "baug", "method": "dino", "representation": "full", "column": "orig"}
-    assert paper.find(3, place) is not None
+    assert paper.find("table3", place) is not None
     for key in paper.KEY:
-        assert paper.find(3, {**place, key: "another"}) is None
+        assert paper.find("table3", {**place, key: "another"}) is None
 
 
 def test_a_table_that_is_not_transcribed_has_no_numbers():
-    assert paper.numbers(99) == {}
+    assert paper.numbers("table99") == {}
     assert paper.find(None, PLACE) is None
