@@ -14,8 +14,8 @@ from clever.errors import RequestError
 from clever.experiment import Experiment, Profile, experiments, open_profile
 from clever.layers import Layers, refuse
 from clever.names import Backbone, Method, TaskKind
-from clever.recipes import RECIPES
-from clever.spec import PerturbedSpec, PretrainSpec, ProbeSpec, Reading, Task
+from clever.recipes import Views, recipe_of
+from clever.spec import LOCAL, PerturbedSpec, PretrainSpec, ProbeSpec, Reading, Task
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,11 @@ class _Expansion:
         values = {**self.layers.values("pretrain"), **coordinates}
         values["dataset"] = self.layers.dataset(values["dataset"])
         values["backbone"] = self.layers.backbone(Backbone(values["backbone"]))
-        # a profile may set hyper-parameters that only some of the methods have
-        recipe = RECIPES[Method(values["method"])].model_fields
-        hyper = {key: value for key, value in values.items() if key in recipe}
-        own = {key: value for key, value in values.items() if key in PretrainSpec.model_fields}
+        # a profile may set what only some of the methods have
+        recipe = recipe_of(Method(values["method"]), values)
+        hyper = {key: value for key, value in values.items() if key in recipe.model_fields}
+        others = LOCAL if recipe.VIEWS != Views.MULTI_CROP else ()
+        own = {key: value for key, value in values.items() if key in PretrainSpec.model_fields and key not in others}
         return PretrainSpec.model_validate({**own, "hyper": hyper, "seed": seed})
 
     def _reading(self, pretrain: PretrainSpec) -> dict[str, Any]:

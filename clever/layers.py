@@ -13,9 +13,9 @@ from clever.document import Document, Place, scalar
 from clever.errors import RequestError
 from clever.experiment import Fields, Profile, Seeds, given, read_experiment
 from clever.names import Backbone, Method, nearest, unknown
-from clever.recipes import RECIPES
+from clever.recipes import BASES, TrainingRecipe, Views, recipe_of
 from clever.selection import POINT, Selections
-from clever.spec import PerturbedSpec, PretrainSpec, ProbeSpec
+from clever.spec import LOCAL, PerturbedSpec, PretrainSpec, ProbeSpec
 
 SECTIONS: dict[str, type[PretrainSpec] | type[ProbeSpec] | type[PerturbedSpec]] = {
     "pretrain": PretrainSpec,
@@ -35,6 +35,15 @@ class Value:
 
     value: Any
     where: str
+
+
+def recipes_of(methods: Iterable[Method], bases: Iterable[str]) -> list[type[TrainingRecipe]]:
+    """The models of the methods' hyper-parameters; of CLeVER's, one a base."""
+    bases = list(bases)
+    return list(dict.fromkeys(recipe_of(method, {"base": base}) for method in methods for base in bases))
+
+
+EVERY_RECIPE = recipes_of(Method, BASES)
 
 
 class Layers:
@@ -58,7 +67,7 @@ class Layers:
         self.product = {key: values for key, values in grid.items() if key not in ("zip", "exclude")}
         self.axes = {key: values for key, values in {**self.product, **self.zip}.items() if isinstance(values, list)}
         self.chosen = _chosen(settings)
-        self.methods = self._methods()
+        self.recipes = self._recipes()
         self.sections = self._sections(profile_document, settings)
         checked_axes = self._check_axes()
         self._check_complete()
@@ -94,36 +103,45 @@ class Layers:
         where = value.where if value else self.document.where(("grid", field))
         return f"{where}: {field + ': ' if problem['loc'] else ''}{message}"
 
-    def _methods(self) -> list[Method]:
-        """The methods of this experiment; all there are where one of its own is unknown (reported elsewhere)."""
-        words = self.axes.get("method") or [_mapping(_mapping(self.document.value).get("pretrain")).get("method")]
-        words = [*words, *(word for key, word in self.chosen.items() if key == ("pretrain", "method"))]
-        return [Method(word) for word in words] if all(word in list(Method) for word in words) else list(Method)
+    def _recipes(self) -> list[type[TrainingRecipe]]:
+        """Of this experiment's methods and bases; all there are where one of them is unknown (reported elsewhere)."""
+        methods, bases = self._words("method"), self._words("base")
+        if not methods or not {*methods, *bases} <= {*Method}:
+            return EVERY_RECIPE
+        return recipes_of(map(Method, methods), bases or [Method.DINO])
+
+    def _words(self, key: str) -> list[str]:
+        """Every value that the experiment or ``--set`` gives for a field."""
+        own = _mapping(_mapping(self.document.value).get("pretrain"))
+        words = self.axes.get(key) or ([own[key]] if key in own else [])
+        return [*words, *(word for place, word in self.chosen.items() if place == ("pretrain", key))]
 
     def _sections(self, profile_document: Document, settings: Sequence[str]) -> dict[str, dict[str, Value]]:
         overrides = self._parse_settings(settings)
         result = {}
         for section in SECTIONS:
             own = self._section(self.document, section, _mapping(_mapping(self.document.value).get(section)))
-            scale = self._section(profile_document, section, getattr(self.profile, section), list(Method))
+            scale = self._section(profile_document, section, getattr(self.profile, section), EVERY_RECIPE)
             over = {**scale, **overrides[section]}
             self._note_overrides(section, own, over)
             result[section] = {**own, **over}
         return result
 
     def _section(
-        self, document: Document, section: str, values: Fields, known_methods: Iterable[Method] | None = None
+        self, document: Document, section: str, values: Fields, recipes: list[type[TrainingRecipe]] | None = None
     ) -> dict[str, Value]:
         result = {}
         for key, value in values.items():
             where = document.where((section, key))
-            checked = self._check(section, key, value, where, known_methods or self.methods)
+            checked = self._check(section, key, value, where, recipes or self.recipes)
             if checked is not None:
                 result[key] = checked
         return result
 
-    def _check(self, section: str, key: str, value: Any, where: str, methods: Iterable[Method]) -> Value | None:
-        fields = fields_of(section, methods)
+    def _check(
+        self, section: str, key: str, value: Any, where: str, recipes: list[type[TrainingRecipe]]
+    ) -> Value | None:
+        fields = _fields(section, recipes)
         if key not in fields:
             near = nearest(key, fields)
             hint = f"; did you mean `{near}`?" if near else f" (allowed: {', '.join(sorted(fields))})"
@@ -163,7 +181,7 @@ class Layers:
                 self.mistakes.append(f"{where}: `{key}` is an axis of the grid: change the experiment file instead")
                 continue
             parts = [scalar(part.strip()) for part in word.strip(" []").split(",")]
-            checked = self._check(section, key, parts if "," in word else scalar(word.strip()), where, self.methods)
+            checked = self._check(section, key, parts if "," in word else scalar(word.strip()), where, self.recipes)
             if checked is not None:
                 result[section][key] = checked
         return result
@@ -193,14 +211,14 @@ class Layers:
                 self.mistakes.append(f"{where}: `{key}` is an axis of the grid and given in `pretrain` too; keep one")
             if key in self.zip and key in self.product:
                 self.mistakes.append(f"{where}: axis `{key}` is in `zip` and beside it; keep one")
-            if key not in fields_of("pretrain", self.methods):
-                self._check("pretrain", key, None, where, self.methods)  # says once what its name should be
+            if key not in _fields("pretrain", self.recipes):
+                self._check("pretrain", key, None, where, self.recipes)  # says once what its name should be
                 continue
             for index, value in enumerate(values):
                 where = self.document.where((*place, index))
                 if key in self.product and value in values[:index]:
                     self.mistakes.append(f"{where}: `{value}` is given twice")
-                self._check("pretrain", key, value, where, self.methods)
+                self._check("pretrain", key, value, where, self.recipes)
             result[key] = values if len(self.mistakes) == before else []
         return result
 
@@ -214,12 +232,12 @@ class Layers:
                 self.mistakes.append(f"{self.document.where(('pretrain',))}: `pretrain.{key}` is missing")
 
     def _note_overrides(self, section: str, own: dict[str, Value], over: dict[str, Value]) -> None:
-        defaults = fields_of(section, self.methods)
+        fields = _fields(section, self.recipes)
         for key, value in over.items():
-            if key not in defaults or (section == "pretrain" and key in self.axes):
+            if key not in fields or (section == "pretrain" and key in self.axes):
                 continue  # without effect: another method's hyper-parameter, or the grid has its own values
-            before = own[key].value if key in own else defaults[key].default
-            if before != value.value:
+            before = [own[key].value] if key in own else _defaults(section, key, self.recipes)
+            if any(default != value.value for default in before):
                 self.overrides.append(f"{section}.{key} = {_word(value.value)}")
 
     def _fixed(self) -> dict[str, str]:
@@ -234,14 +252,31 @@ def refuse(mistakes: Iterable[str]) -> None:
         raise RequestError(*messages)
 
 
-def fields_of(section: str, methods: Iterable[Method]) -> dict[str, FieldInfo]:
-    """The fields that a section may set: the specification's own and, for a pre-training, its methods' recipes'."""
+def fields_of(section: str, methods: Iterable[Method], bases: Iterable[str] = (Method.DINO,)) -> dict[str, FieldInfo]:
+    """The fields that a section may set for some methods, and for CLeVER over some bases."""
+    return _fields(section, recipes_of(methods, bases))
+
+
+def _fields(section: str, recipes: Iterable[type[TrainingRecipe]]) -> dict[str, FieldInfo]:
+    """The specification's own fields and, for a pre-training, those of the recipes."""
     taken = DERIVED | OF_THE_HEADS if section == "perturbed" else DERIVED
     result = {key: info for key, info in SECTIONS[section].model_fields.items() if key not in taken}
     if section == "pretrain":
-        for method in methods:
-            result |= RECIPES[method].model_fields
+        if not any(recipe.VIEWS == Views.MULTI_CROP for recipe in recipes):
+            result = {key: info for key, info in result.items() if key not in LOCAL}
+        for recipe in recipes:
+            result |= recipe.model_fields
     return result
+
+
+def _defaults(section: str, key: str, recipes: Iterable[type[TrainingRecipe]]) -> list[Any]:
+    """What a field is where nothing sets it: for a pre-training, one value for each recipe that has the field."""
+    info = SECTIONS[section].model_fields.get(key)
+    if section != "pretrain":
+        return [info.default]
+    if info is None:
+        return [recipe.model_fields[key].default for recipe in recipes if key in recipe.model_fields]
+    return [recipe.OF_THE_SPEC.get(key, info.default) for recipe in recipes]
 
 
 def _chosen(settings: Sequence[str]) -> dict[tuple[str, str], str]:

@@ -8,6 +8,15 @@ from enum import StrEnum
 class Method(StrEnum):
     DINO = "dino"
     CLEVER = "clever"
+    SIMSIAM = "simsiam"
+    DDCL = "ddcl"
+    DDCL_PREG = "ddcl_preg"
+    SIMCLR = "simclr"
+    DEBIASED = "debiased"
+    BYOL = "byol"
+    MOCO_V1 = "moco_v1"
+    MOCO_V2 = "moco_v2"
+    REFOSNET = "refosnet"
 
 
 class Backbone(StrEnum):
@@ -115,6 +124,15 @@ class Verdict(StrEnum):
 LABELS: dict[str, str] = {
     Method.DINO: "DINO",
     Method.CLEVER: "CLeVER",
+    Method.SIMSIAM: "SimSiam",
+    Method.DDCL: "DDCL",
+    Method.DDCL_PREG: "DDCL w/ L_PReg",
+    Method.SIMCLR: "SimCLR",
+    Method.DEBIASED: "Debiased",
+    Method.BYOL: "BYOL",
+    Method.MOCO_V1: "MoCo v1",
+    Method.MOCO_V2: "MoCo v2",
+    Method.REFOSNET: "Rotation-equivariant MoCo v2, after RefosNet",
     Augmentation.BAUG: "BAug",
     Augmentation.CAUG: "CAug (w/ Ro)",
     Augmentation.CAUG_PLUS: "CAug+ (w/ Ro and ET)",

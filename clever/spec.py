@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, SerializeAsAny, model_validator
 
 from clever.names import Augmentation, Backbone, Method, Pipeline, Precision, Stem, TaskKind
-from clever.recipes import RECIPES, DinoRecipe, Frozen
+from clever.recipes import Frozen, TrainingRecipe, Views, recipe_of
 
 
 class BackboneShape(Frozen):
@@ -41,14 +41,19 @@ class Computing(Frozen):
     seed: int = Field(0, ge=0)
 
 
+LOCAL = ("local_size", "local_crops", "local_scale")
+"""Fields of a pre-training that only a method with local crops reads."""
+
+
 class PretrainSpec(Computing):
-    """One pre-training. The sizes and scales of the crops are DINO's (2 global, 8 local)."""
+    """One pre-training. The sizes and scales of the crops are DINO's (2 global, 8 local) unless the method's recipe has
+    defaults of its own; a method of two views has no local crops."""
 
     semantics: ClassVar[int] = 1
     kind: Literal[TaskKind.PRETRAIN] = TaskKind.PRETRAIN
     dataset: str
     method: Method
-    hyper: SerializeAsAny[DinoRecipe]
+    hyper: SerializeAsAny[TrainingRecipe]
     backbone: Backbone
     patch_size: int = Field(16, ge=1)
     stem: Stem = Stem.STANDARD
@@ -65,20 +70,28 @@ class PretrainSpec(Computing):
     @classmethod
     def _read_hyper_by_method(cls, values: Any) -> Any:
         if isinstance(values, dict) and isinstance(values.get("hyper"), dict) and values.get("method") in list(Method):
-            return {**values, "hyper": RECIPES[Method(values["method"])].model_validate(values["hyper"])}
+            hyper = values["hyper"]
+            values = {**values, "hyper": recipe_of(Method(values["method"]), hyper).model_validate(hyper)}
+        if isinstance(values, dict) and isinstance(values.get("hyper"), TrainingRecipe):
+            return {**values["hyper"].OF_THE_SPEC, **values}
         return values
 
     @model_validator(mode="after")
     def _consistent(self) -> "PretrainSpec":
         check_scale("global_scale", self.global_scale)
         check_scale("local_scale", self.local_scale)
+        if self.hyper.VIEWS != Views.MULTI_CROP:
+            for name in LOCAL:
+                if getattr(self, name) != self._default(name):
+                    raise ValueError(f"{name} says nothing to {self.method}, which sees two views of an image")
         if self.backbone.startswith("vit"):
-            for name in ("global_size", "local_size"):
+            for name in ("global_size", *(("local_size",) if self.hyper.VIEWS == Views.MULTI_CROP else ())):
                 if getattr(self, name) % self.patch_size:
-                    raise ValueError(
-                        f"{name} {getattr(self, name)} is no multiple of patch_size {self.patch_size}"
-                    )
+                    raise ValueError(f"{name} {getattr(self, name)} is no multiple of patch_size {self.patch_size}")
         return self
+
+    def _default(self, name: str) -> Any:
+        return self.hyper.OF_THE_SPEC.get(name, type(self).model_fields[name].default)
 
     @property
     def shape(self) -> BackboneShape:

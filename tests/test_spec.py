@@ -53,6 +53,13 @@ def test_identities_are_the_same_for_ever():
     assert [task.id for task in GOLDEN.values()] == list(GOLDEN)
 
 
+def test_naming_the_base_that_clever_has_anyway_changes_no_identity_and_naming_another_does():
+    assert pretrain(hyper={"base": "dino", "schedule": "cosine", "decay_all": False}).id == pretrain().id
+    changed = [pretrain(hyper={"base": base}).id for base in ("simsiam", "simclr", "byol", "moco_v2")]
+    changed += [pretrain(hyper={"schedule": "constant"}).id, pretrain(hyper={"decay_all": True}).id]
+    assert len({pretrain().id, *changed}) == 7
+
+
 def test_an_identity_is_the_hash_of_kind_semantics_specification_and_needs():
     task = probe("b" * 16, "a" * 16)
     assert set(task.document) == {"kind", "semantics", "spec", "needs"}

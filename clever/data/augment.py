@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clever.data import ops
 from clever.names import Augmentation
+from clever.recipes import Views
 from clever.spec import PretrainSpec
 
 if TYPE_CHECKING:
@@ -118,6 +119,9 @@ def blur(side: int, chance: float) -> Blur:
 
 def recipes_of(spec: PretrainSpec) -> tuple[ViewRecipe, ...]:
     """The views that a pre-training asks for."""
+    style = spec.hyper.VIEWS
+    if style != Views.MULTI_CROP:
+        return two_views(style, spec.augmentation, spec.global_size, spec.global_scale)
     return view_recipes(
         spec.augmentation,
         global_size=spec.global_size,
@@ -158,6 +162,51 @@ def view_recipes(
         view("global", global_size, global_scale, blurred=0.1, solarized=0.2),
         *(view("local", local_size, local_scale, blurred=0.5, solarized=0.0) for _ in range(local_crops)),
     )
+
+
+@dataclass(frozen=True)
+class TwoViews:
+    """What tells the views of one method of two views from another's; a pair is one value for each view."""
+
+    colour: Colour
+    grey_first: bool = False
+    blurred: tuple[float, float] = (0.5, 0.5)
+    solarized: tuple[float, float] = (0.0, 0.0)
+
+
+STYLES = {
+    Views.SIMSIAM: TwoViews(Colour(0.8, 0.4, 0.4, 0.4, 0.1)),
+    Views.SIMCLR: TwoViews(Colour(0.8, 0.8, 0.8, 0.8, 0.2)),
+    Views.BYOL: TwoViews(Colour(0.8, 0.4, 0.4, 0.2, 0.1), blurred=(1.0, 0.1), solarized=(0.0, 0.2)),
+    Views.MOCO_V1: TwoViews(Colour(1.0, 0.4, 0.4, 0.4, 0.4), grey_first=True, blurred=(0.0, 0.0)),
+}
+
+
+def two_views(
+    style: Views, augmentation: Augmentation, size: int, scale: tuple[float, float]
+) -> tuple[ViewRecipe, ViewRecipe]:
+    """The two views of SimSiam, DDCL, SimCLR, BYOL and MoCo, with the flip after the colours.
+
+    CAug adds a rotation of both at the very end, CAug+ an elastic transform after it, as in the code of DDCL.
+    """
+    own = STYLES[style]
+
+    def view(number: int) -> ViewRecipe:
+        colours: tuple[Operation, ...] = (own.colour, Greyscale(0.2))
+        if own.grey_first:
+            colours = colours[::-1]
+        if any(own.blurred) and blur(size, 1.0).radius:
+            colours += (blur(size, own.blurred[number]),)
+        if any(own.solarized):
+            colours += (Solarize(own.solarized[number]),)
+        geometry: tuple[Operation, ...] = (Flip(0.5),)
+        if augmentation in (Augmentation.CAUG, Augmentation.CAUG_PLUS):
+            geometry += (Rotation(1.0),)
+        if augmentation == Augmentation.CAUG_PLUS:
+            geometry += (elastic(size, 0.5),)
+        return ViewRecipe("pair", size, tuple(scale), "bilinear", colours + geometry)
+
+    return view(0), view(1)
 
 
 def probe_recipe(size: int, scale: tuple[float, float]) -> ViewRecipe:

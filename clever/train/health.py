@@ -32,7 +32,8 @@ class Health:
         for name in VITAL:
             if name in numbers:
                 self._check_size(step, name, numbers[name])
-        self._follow(step, near=abs(terms["contrastive"] - numbers["ln_k"]) < NEAR)
+        if "ln_k" in numbers:  # the loss of a method that learned nothing, where there is such a number
+            self._follow(step, near=abs(terms["contrastive"] - numbers["ln_k"]) < NEAR)
 
     def check_loss(self, step: int, loss: float) -> None:
         if not math.isfinite(loss):

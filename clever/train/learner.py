@@ -34,7 +34,7 @@ class Learner:
         check_precision(spec.precision, self.device_type)
         self.method: Method = convert_batch_norm(method, device) if world > 1 else method
         self.model = _shared(self.method, device) if world > 1 else self.method
-        self.optimiser = build_optimiser(spec.hyper, self.method)
+        self.optimiser = build_optimiser(spec.hyper, self.method, self.method.constant_rate())
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=spec.precision == Precision.FP16)
         self.step = 0
 
@@ -130,7 +130,7 @@ def check_accumulation(method: Method, micro_batches: int) -> None:
         return
     reason = None
     if not method.sums_over_batch:
-        reason = "its loss compares the images of a batch with each other"
+        reason = "its loss compares the images of a batch with each other or with earlier ones"
     elif method.has_batch_norm:
         reason = "its batch norm would take the statistics of a micro-batch instead of the batch"
     if reason:
