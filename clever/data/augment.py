@@ -117,6 +117,16 @@ def blur(side: int, chance: float) -> Blur:
     return Blur(chance, low=0.1 * ratio, high=2.0 * ratio)
 
 
+def geometry_of(augmentation: Augmentation, size: int) -> tuple[Operation, ...]:
+    """The flip; under CAug a rotation right after it; under CAug+ an elastic transform right after that."""
+    geometry: tuple[Operation, ...] = (Flip(0.5),)
+    if augmentation in (Augmentation.CAUG, Augmentation.CAUG_PLUS):
+        geometry += (Rotation(1.0),)
+    if augmentation == Augmentation.CAUG_PLUS:
+        geometry += (elastic(size, 0.5),)
+    return geometry
+
+
 def recipes_of(spec: PretrainSpec) -> tuple[ViewRecipe, ...]:
     """The views that a pre-training asks for."""
     style = spec.hyper.VIEWS
@@ -147,11 +157,7 @@ def view_recipes(
     """
 
     def view(group: str, size: int, scale: tuple[float, float], blurred: float, solarized: float) -> ViewRecipe:
-        geometry: tuple[Operation, ...] = (Flip(0.5),)
-        if augmentation in (Augmentation.CAUG, Augmentation.CAUG_PLUS):
-            geometry += (Rotation(1.0),)
-        if augmentation == Augmentation.CAUG_PLUS:
-            geometry += (elastic(size, 0.5),)
+        geometry = geometry_of(augmentation, size)
         colour: tuple[Operation, ...] = (Colour(0.8, 0.4, 0.4, 0.2, 0.1), Greyscale(0.2))
         if blur(size, blurred).radius:  # below about 26 pixels it would change nothing
             colour += (blur(size, blurred),)
@@ -199,12 +205,7 @@ def two_views(
             colours += (blur(size, own.blurred[number]),)
         if any(own.solarized):
             colours += (Solarize(own.solarized[number]),)
-        geometry: tuple[Operation, ...] = (Flip(0.5),)
-        if augmentation in (Augmentation.CAUG, Augmentation.CAUG_PLUS):
-            geometry += (Rotation(1.0),)
-        if augmentation == Augmentation.CAUG_PLUS:
-            geometry += (elastic(size, 0.5),)
-        return ViewRecipe("pair", size, tuple(scale), "bilinear", colours + geometry)
+        return ViewRecipe("pair", size, tuple(scale), "bilinear", colours + geometry_of(augmentation, size))
 
     return view(0), view(1)
 
