@@ -5,6 +5,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 
+from clever.errors import RequestError
 from clever.names import State
 from clever.plan import Plan
 from clever.request import Request
@@ -18,6 +19,7 @@ from clever.run.tracked import planned_tasks
 
 def carry_out(request: Request, plan: Plan, say: Callable[[str], None], quiet: bool) -> tuple[int, dict[str, str]]:
     """Run the plan on this machine: the exit code, and why tasks failed. ``say`` takes lines for the user."""
+    _refuse_what_nobody_can_tell(plan)
     threads = max((planned.task.spec.threads for planned in plan.tasks), default=1)
     devices = available(request.settings.devices, threads)
     launcher = Launcher(plan, request.store, LocalExecutor(request.store.root), devices, request.devices)
@@ -31,6 +33,18 @@ def carry_out(request: Request, plan: Plan, say: Callable[[str], None], quiet: b
         if tracker is not None:
             tracking.finish(tracker, say)
     return code, launcher.progress.failures
+
+
+def _refuse_what_nobody_can_tell(plan: Plan) -> None:
+    """To wait here for jobs of a cluster that does not answer would be to wait for ever."""
+    mistakes = [
+        f"{planned.label}: {planned.status.reason}. Run where its cluster can be asked, or later; if that cluster will "
+        f"never do it, remove the lease-*.json of {planned.task.folder}"
+        for planned in plan.tasks
+        if planned.status.state is State.UNKNOWN and planned.status.holder is not None
+    ]
+    if mistakes:
+        raise RequestError(*mistakes)
 
 
 def catch_up(request: Request, plan: Plan, say: Callable[[str], None]) -> None:

@@ -69,13 +69,15 @@ class Closing:
         return all(self.store.whole(self.store.by_id(need).task) for need in found.task.needs)
 
     def _unfinished(self) -> list[TaskFolder]:
+        """The tasks that are not done and still this job's: one that was given up before keeps the state it was left in."""
         found = []
         for name in self.record.elements[self.place.index]:
             try:
                 task = self.store.by_id(name.rpartition("-")[2])
             except RequestError:
                 continue  # its folder was taken away: nobody waits for it
-            if not self.store.whole(task.task):
+            current = holder(task.path)
+            if current is not None and current.job == self.place.job and not self.store.whole(task.task):
                 found.append(task)
         return found
 
@@ -84,7 +86,7 @@ class Closing:
         for found in unfinished:
             event = self._last_event(found.path)
             if event is not None and event["event"] == "start":
-                self._note_end(found, Cause.PREEMPTED, f"ended from outside ({state or 'gone from the queue'})", 0)
+                self._note_end(found, Cause.PREEMPTED, f"ended from outside ({state or 'gone from the queue'})")
 
     def _last_event(self, folder: Path) -> dict[str, Any] | None:
         """The last event of the task in this start of the job; None if it was not begun."""
@@ -100,7 +102,7 @@ class Closing:
             return judge(Cause(event["cause"]), journal(found.path), event["steps"])
         cause = Cause(fault["cause"]) if fault else Cause.KILLED
         reason = fault["reason"] if fault else f"a process was killed or ended without a word (exit code {self.code})"
-        self._note_end(found, cause, reason, self._steps(found), fault.get("node"))
+        self._note_end(found, cause, reason, fault.get("node"))
         verdict = judge(cause, journal(found.path))
         if cause is Cause.MEMORY and verdict.again:
             verdict, reason = self._with_less_memory(found, fault, verdict, reason)
@@ -128,12 +130,9 @@ class Closing:
         notes = [note for note in notes if note["job"] == self.job]
         return min(notes, key=lambda note: (note["cause"] == Cause.NODE, note["time"]), default={})
 
-    def _note_end(self, found: TaskFolder, cause: Cause, reason: str, steps: int, node: str | None = None) -> None:
-        more = {"cause": cause, "reason": first_line(reason), "steps": steps, "node": node}
+    def _note_end(self, found: TaskFolder, cause: Cause, reason: str, node: str | None = None) -> None:
+        more = {"cause": cause, "reason": first_line(reason), "node": node}
         record(found.path, event="end", job=self.job, restart=self.restart, **more)
-
-    def _steps(self, found: TaskFolder) -> int:
-        return self.store.status(found.task).step or 0
 
     def _with_less_memory(
         self, found: TaskFolder, fault: dict[str, Any], verdict: Verdict, reason: str

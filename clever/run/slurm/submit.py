@@ -91,13 +91,15 @@ class Submitter:
 
     def _send(self, batch: Batch) -> None:
         folder = records.write_record(self.store.root, batch, **self._pinned(batch))
+        asked = batch.elements
         batch, leases = self._lease(batch)
         if not batch.elements:
             records.write_job(folder, None, "all its tasks were taken by others")
             records.close(folder)
             self.lost.add(batch.name)
             return
-        records.write_record(self.store.root, batch, **self._pinned(batch))
+        if batch.elements != asked:
+            records.write_record(self.store.root, batch, **self._pinned(batch))
         dependency = ",".join(filter(None, (self._dependency(after) for after in batch.after)))
         path = folder / "job.sh"
         path.write_text(script.write(batch, self.settings.cluster, folder, self.snapshot, dependency), encoding="utf-8")
@@ -124,7 +126,6 @@ class Submitter:
         """What a job needs to know, as it is now: it does not read clever.toml when it starts."""
         folders = [folder for element in batch.elements.values() for folder in element]
         return {
-            "profile": self.plan.profile,
             "settings": absolute(self.settings).model_dump(mode="json"),
             "snapshot": str(self.snapshot),
             "tracked": {name: asdict(self.tracked[name]) for name in folders},

@@ -277,6 +277,24 @@ def test_a_task_that_ends_its_process_for_good_does_not_take_a_neighbour_with_it
     assert end.status(ones[0]).state is State.FAILED
 
 
+def test_a_task_that_was_given_up_stays_failed_when_a_later_start_of_the_job_ends(site):
+    first = pretrain(7)
+    ones = [probe(first, number) for number in range(2)]
+    store = site.look()
+    store.finish(store.prepare(first), {"loss": 1.0}, ())
+    end = End(site, plan(*(planned(one, hours=0.1) for one in ones)))
+    end.begin(ones[0])
+    end.fault(ones[0], 0, 10, Cause.DIVERGED, "loss is NaN at step 3")
+    end.begin(ones[1])
+    end.stop(ones[1], Cause.PREEMPTED, steps=3)
+    assert end.close(1)[0]
+    end.restart = 1
+    end.begin(ones[1])
+    store.finish(end.folder(ones[1]), {"scores": {}}, ())
+    assert end.close(1) == (False, set()), "the first was given up: it is no reason to start again"
+    assert end.status(ones[0]).state is State.FAILED and "NaN" in end.status(ones[0]).reason
+
+
 def test_a_task_whose_folder_was_taken_away_is_no_hindrance(site):
     end, one, scores, _ = chain(site)
     (end.folder(scores) / "spec.json").unlink()

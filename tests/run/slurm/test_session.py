@@ -339,3 +339,13 @@ def test_a_cancel_that_cannot_reach_slurm_is_refused_and_changes_nothing(site):
     request = look_again(request)
     assert {planned.action for planned in request.plan().tasks} == {Action.ATTACH}
     assert list((site.root / "jobs" / session.WANTED).glob("*.json"))
+
+
+def test_nobody_waits_on_this_machine_for_jobs_of_a_cluster_that_does_not_answer(site):
+    from clever.run import session as local
+
+    run(ask(site))
+    request = replace(ask(site), jobs=None)
+    with pytest.raises(RequestError, match="the scheduler does not answer.*remove the lease") as refused:
+        local.carry_out(request, request.plan(), print, quiet=True)
+    assert len(refused.value.messages) == len(request.plan().tasks)
