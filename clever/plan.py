@@ -162,7 +162,7 @@ def _unattended(
     failure = read_failure(folder)
     cause = Cause(failure["cause"]) if failure.get("cause") in list(Cause) else Cause.BUG
     verdict = judge(cause, journal(folder))
-    if verdict.again:
+    if verdict.again and not failure.get("final"):
         return Action.RETRY, f"retry: {verdict.words}"
     if failure.get("code", code_version()) != code_version():
         return Action.RETRY, f"retry: the code has changed since it failed ({intended[1]})"

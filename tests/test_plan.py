@@ -283,6 +283,14 @@ def test_a_failure_that_may_not_come_again_is_retried_with_its_count(study, stor
     ]
 
 
+def test_what_was_judged_for_good_is_not_tried_again_however_often_its_cause_may_be(study, store):
+    point = study.points[0]
+    fail(store, point.pretrain, Cause.MEMORY, times=1)
+    write_failure(store.folder(point.pretrain), Cause.MEMORY, "no smaller batch will do", "", final=True)
+    plan = make([study], "paper", store, unattended=True)
+    assert planned(plan, point.pretrain).action is Action.BLOCKED
+
+
 @pytest.mark.parametrize(
     ("cause", "times", "words"),
     [(Cause.BUG, 1, "error: it would fail again"), (Cause.NODE, 4, "node fault 4 times, the limit is 3")],

@@ -69,7 +69,7 @@ class Closing:
         return all(self.store.whole(self.store.by_id(need).task) for need in found.task.needs)
 
     def _unfinished(self) -> list[TaskFolder]:
-        """The tasks that are not done and still this job's: one that was given up before keeps the state it was left in."""
+        """The tasks that are not done and still this job's; one that was given up before keeps its state."""
         found = []
         for name in self.record.elements[self.place.index]:
             try:
@@ -99,7 +99,11 @@ class Closing:
         if event is None and not fault:
             return None
         if event is not None and event["event"] == "end":  # it was stopped in good order
-            return judge(Cause(event["cause"]), journal(found.path), event["steps"])
+            cause = Cause(event["cause"])
+            verdict = judge(cause, journal(found.path), event["steps"])
+            if not verdict.again:
+                self._write(found, cause, verdict.words, {}, verdict)
+            return verdict
         cause = Cause(fault["cause"]) if fault else Cause.KILLED
         reason = fault["reason"] if fault else f"a process was killed or ended without a word (exit code {self.code})"
         self._note_end(found, cause, reason, fault.get("node"))
@@ -119,7 +123,8 @@ class Closing:
             return
         trace = fault.get("trace", "")
         more = {key: fault[key] for key in ("rank", "node", "code") if key in fault}
-        write_failure(found.path, cause, reason, trace, **more)
+        # final: a later plan must not judge by the cause alone, which may be one that is often tried again
+        write_failure(found.path, cause, reason, trace, final=True, **more)
         self.store.write_status(found.path, State.FAILED, reason=first_line(reason), step=step)
         self._call_off_those_after_the_canary(found, reason)
 

@@ -41,6 +41,7 @@ def test_what_is_stopped_again_and_again_without_a_step_comes_to_its_end(end):
         again, _ = end.close(STOPPED)
         assert again is (restart < failures.IDLE_LIMIT)
     assert not end.has(ONE)
+    assert end.status(ONE).state is State.FAILED and "without any progress" in end.status(ONE).reason
 
 
 def test_what_was_killed_starts_again_up_to_the_limit(end):
@@ -121,6 +122,7 @@ def test_out_of_memory_without_a_smaller_batch_is_final_and_says_why(end, more, 
     assert end.close() == (False, set())
     assert end.status(ONE).state is State.FAILED
     assert words in read_failure(end.folder(ONE))["reason"]
+    assert read_failure(end.folder(ONE))["final"] is True
     assert not end.has(ONE)
 
 
