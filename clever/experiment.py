@@ -5,13 +5,13 @@ import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from clever.document import Document, Place, read
 from clever.errors import RequestError
-from clever.names import Augmentation, Backbone, Method, Perturbation, Representation, TaskKind, nearest, unknown
+from clever.names import Augmentation, Backbone, Method, Metric, Perturbation, Projection, Representation, TaskKind, nearest, unknown
 from clever.recipes import Frozen
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -50,9 +50,12 @@ class Grid(Frozen):
 
 
 class Evaluation(Frozen):
-    """One kind of evaluation; ``perturbation`` says which columns are shown (all five are always scored)."""
+    """One kind of evaluation; ``perturbation`` says which columns are shown (all five are always scored).
 
-    task: Literal[TaskKind.PROBE, TaskKind.PERTURBED]
+    `pretrain` alone means what a pre-training notes of itself: nothing is probed.
+    """
+
+    task: Literal[TaskKind.PRETRAIN, TaskKind.PROBE, TaskKind.PERTURBED]
     perturbation: list[Perturbation] = list(Perturbation)
 
 
@@ -73,25 +76,58 @@ class Selector(Frozen):
 
 class Row(Selector):
     label: str
+    epoch: int | None = Field(None, ge=1)  # of the file's own `epochs`; a profile with fewer scales it
+    metric: Literal[Metric.STATUS] | None = None  # shown instead of the columns' own
+    baseline: Selector | None = None  # what the row's gain is over, where that is not the group's first row
+    printed_as: str | None = None  # a row that only repeats the paper: its method's word in the paper's numbers
+
+
+class ColumnShape(Selector):
+    label: str
+    metric: Metric
+    span: list[str] = []
+
+
+def _columns(given: Any) -> Any:
+    """In a file the word `perturbation` stands for the columns that most tables have."""
+    if isinstance(given, str) and given != "perturbation":
+        raise ValueError("expected `perturbation`, or a list of columns with `label` and `metric`")
+    return [] if given == "perturbation" else given
 
 
 class TableShape(Frozen):
-    group: Literal["augmentation", "backbone", "method"] | None = None
+    group: Literal["augmentation", "backbone", "method", "base", "recipe"] | None = None
     rows: list[Row] = Field(min_length=1)
-    columns: Literal["perturbation"] = "perturbation"
-    metric: Literal["top1", "top5"] = "top1"
+    rows_are: str = "Method"  # what stands above the rows' labels
+    columns: Annotated[list[ColumnShape], BeforeValidator(_columns)] = []  # none: the perturbations
+    metric: Literal["top1", "top5"] = "top1"  # of the perturbations
     bold: dict[str, list[Perturbation]] = {}  # group -> columns whose best value is set bold; empty: all
 
 
 class Claim(Frozen):
-    """A sentence of the paper as a check: the first cell is greater than the second, for each combination."""
+    """A sentence of the paper as a check on numbers, for each combination.
+
+    `greater`: the first cell is greater than the second. `falls`: the first less the second falls as the models grow.
+    `status`: the status of the first (and only) cell is this one.
+    """
 
     id: str
     text: str
     where: str
-    cells: list[Selector] = Field(min_length=2, max_length=2)
+    cells: list[Selector] = Field(min_length=1, max_length=2)
     each: dict[str, list[str]] = {}  # by representation, perturbation, or an axis of the grid
-    relation: Literal["greater"] = "greater"
+    relation: Literal["greater", "falls", "status"] = "greater"
+    status: Projection | None = None
+
+    @model_validator(mode="after")
+    def _as_the_relation_needs(self) -> Self:
+        if len(self.cells) != (1 if self.relation == "status" else 2):
+            raise ValueError(f"relation `{self.relation}` needs {'one cell' if self.relation == 'status' else 'two cells'}")
+        if (self.status is not None) != (self.relation == "status"):
+            raise ValueError("`status` says which one a claim of relation `status` expects, and belongs there alone")
+        if self.relation == "falls" and len(self.each.get("backbone", [])) < 3:
+            raise ValueError("relation `falls` needs three or more values of `backbone` in `each`")
+        return self
 
 
 class Experiment(Frozen):
@@ -116,6 +152,7 @@ class Profile(Frozen):
     datasets: dict[str, str] = {}
     backbones: dict[Backbone, Backbone] = {}
     pretrain: Fields = {}
+    methods: dict[Method, Fields] = {}  # what the pre-trainings of one method have instead; CLeVER takes its base's
     probe: Fields = {}
     perturbed: Fields = {}
     control: bool = False  # also probe the untrained backbone of the first grid point
@@ -197,7 +234,7 @@ def describe(problem: Any, model: type[BaseModel], document: Document) -> str:
         allowed = re.findall(r"'(\w+)'", problem["ctx"]["expected"])
         return f"{where}: {unknown(_noun(problem['loc'], allowed), str(problem['input']), allowed)}"
     is_mapping = problem["type"] in ("model_type", "dict_type")
-    wrong = "Input should be `field: value` pairs" if is_mapping else problem["msg"]
+    wrong = "Input should be `field: value` pairs" if is_mapping else problem["msg"].removeprefix("Value error, ")
     return f"{where}: {name}: {wrong}{given(problem['input'])}"
 
 

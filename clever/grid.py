@@ -90,14 +90,14 @@ def studies(
                 if stem in [study.name for study in result]:
                     raise RequestError(f"{name}: another target is called `{stem}` too; rename the file")
                 layers = Layers(document, profile_document, profile_model, locations, settings, seeds)
-                result.append(_Expansion(layers).study(stem, profile))
+                result.append(Expansion(layers).study(stem, profile))
         except RequestError as error:
             mistakes += error.messages
     refuse(mistakes)
     return result
 
 
-class _Expansion:
+class Expansion:
     """The points of a grid, each with its complete specifications."""
 
     def __init__(self, layers: Layers):
@@ -110,7 +110,7 @@ class _Expansion:
         refuse(self.mistakes)
         if not points:
             raise RequestError(f"{layers.document.where(('grid',))}: the grid is empty: `exclude` leaves nothing")
-        controls = (self._control(points[0]),) if layers.profile.control else ()
+        controls = (self._control(points[0]),) if layers.profile.control and points[0].probes else ()
         overrides = (*self._swapped(points), *layers.overrides)
         return Study(name, layers.experiment, profile_name, layers.profile, tuple(points), controls, overrides)
 
@@ -140,7 +140,8 @@ class _Expansion:
         for seed in range(layers.seeds["pretrain"]):
             try:
                 pretrain = Task(spec=self._pretrain(coordinates, seed))
-                probes = [self._probe(pretrain, probe_seed) for probe_seed in range(layers.seeds["probe"])]
+                seeds = range(layers.seeds["probe"] if kinds - {TaskKind.PRETRAIN} else 0)
+                probes = [self._probe(pretrain, probe_seed) for probe_seed in seeds]
                 perturbed = [self._perturbed(probe) for probe in probes] if TaskKind.PERTURBED in kinds else []
             except ValidationError as error:
                 self.mistakes += (layers.describe(error.title, problem) for problem in error.errors())
@@ -149,7 +150,7 @@ class _Expansion:
             yield Point(names, pretrain, tuple(probes), tuple(perturbed))
 
     def _pretrain(self, coordinates: dict[str, Any], seed: int) -> PretrainSpec:
-        values = {**self.layers.values("pretrain"), **coordinates}
+        values = {**self.layers.pretrain_values(coordinates), **coordinates}
         values["dataset"] = self.layers.dataset(values["dataset"])
         values["backbone"] = self.layers.backbone(Backbone(values["backbone"]))
         # a profile may set what only some of the methods have

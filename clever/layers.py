@@ -1,7 +1,7 @@
 """An experiment file, a profile and the command line's overrides laid over each other, every value with its place."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -69,6 +69,7 @@ class Layers:
         self.chosen = _chosen(settings)
         self.recipes = self._recipes()
         self.sections = self._sections(profile_document, settings)
+        self.by_method = self._by_method(profile_document)
         checked_axes = self._check_axes()
         self._check_complete()
         asked = self._parse_seeds(seeds)
@@ -85,6 +86,15 @@ class Layers:
         """What is given for the fields of a section, with the profile's data set in place of the file's."""
         values = {key: value.value for key, value in self.sections[section].items()}
         return {key: self.dataset(value, section) if key == "dataset" else value for key, value in values.items()}
+
+    def pretrain_values(self, coordinates: Mapping[str, Any]) -> dict[str, Any]:
+        """The same for one point of the grid, with what the profile has for its method, or for what CLeVER is over."""
+        values = self.values("pretrain")
+        method = coordinates.get("method", values.get("method"))
+        if method == Method.CLEVER:
+            method = coordinates.get("base", values.get("base", Method.DINO))
+        own = self.by_method.get(method, {})
+        return {**values, **{key: value.value for key, value in own.items() if ("pretrain", key) not in self.chosen}}
 
     def dataset(self, name: str, section: str = "pretrain") -> str:
         """The profile's data set in place of the paper's, unless ``--set`` named it."""
@@ -125,6 +135,22 @@ class Layers:
             over = {**scale, **overrides[section]}
             self._note_overrides(section, own, over)
             result[section] = {**own, **over}
+        return result
+
+    def _by_method(self, document: Document) -> dict[str, dict[str, Value]]:
+        """The profile's values for single methods; those of this experiment are noted as overrides."""
+        result: dict[str, dict[str, Value]] = {}
+        here = {*self._words("method"), *self._words("base")}
+        for method, fields in self.profile.methods.items():
+            result[method] = own = {}
+            for key, value in fields.items():
+                where = document.where(("methods", method, key))
+                if key in (*POINT, "dataset"):
+                    self.mistakes.append(f"{where}: `{key}` says what is trained: it cannot depend on the method")
+                elif checked := self._check("pretrain", key, value, where, recipes_of([method], [Method.DINO])):
+                    own[key] = checked
+                    if method in here and ("pretrain", key) not in self.chosen and key not in self.axes:
+                        self.overrides.append(f"pretrain.{key} of {method} = {_word(checked.value)}")
         return result
 
     def _section(

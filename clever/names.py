@@ -24,7 +24,9 @@ class Backbone(StrEnum):
     RESNET50 = "resnet50"
     VIT_TINY = "vit_tiny"
     VIT_SMALL = "vit_small"
+    RESNET_PICO = "resnet_pico"
     RESNET_NANO = "resnet_nano"
+    RESNET_MICRO = "resnet_micro"
     VIT_NANO = "vit_nano"
     VMAMBA_TINY = "vmamba_tiny"
     VMAMBA_NANO = "vmamba_nano"
@@ -58,8 +60,40 @@ class Representation(StrEnum):
 
 class TaskKind(StrEnum):
     PRETRAIN = "pretrain"
+    IMPORTED = "imported"  # trained elsewhere: `clever eval` brings it into the store, nothing runs it
     PROBE = "probe"
     PERTURBED = "perturbed"
+
+
+class Metric(StrEnum):
+    """What a table's column may show."""
+
+    TOP1 = "top1"
+    TOP5 = "top5"
+    TOP1_STD = "top1_std"  # sample standard deviation of top-1 over the seeds
+    ROTATION = "rotation"  # does pre-training see rotated images?
+    BACKBONE = "backbone"
+    PARAMETERS = "parameters"  # of the backbone, in millions
+    GFLOPS = "gflops"  # by the convention of `clever/evaluate/complexity.py`
+    HEAD_NORM_V = "head_norm_v"  # log10 of the L2 norm of the parameters of DDCL's h_V, and so on
+    HEAD_NORM_I = "head_norm_i"
+    Z_V = "z_v"  # log10 of the mean absolute output of h_V, and so on
+    Z_I = "z_i"
+    STATUS = "status"  # what became of h_V beside h_I, in words
+
+
+SCORES = (Metric.TOP1, Metric.TOP5, Metric.TOP1_STD)
+FACTS = (Metric.ROTATION, Metric.BACKBONE, Metric.PARAMETERS, Metric.GFLOPS)
+SIZES = (Metric.HEAD_NORM_V, Metric.HEAD_NORM_I, Metric.Z_V, Metric.Z_I)
+"""Measured by a probe; known of a model; noted during pre-training, at an epoch."""
+
+
+class Projection(StrEnum):
+    """What became of h_V (h_EF) beside h_I (h_IR) during pre-training (Table 1)."""
+
+    COLLAPSE = "collapse"
+    SIMILAR = "similar projection"
+    UNEQUAL = "unequal projection"
 
 
 class Recipe(StrEnum):
@@ -133,6 +167,11 @@ LABELS: dict[str, str] = {
     Method.MOCO_V1: "MoCo v1",
     Method.MOCO_V2: "MoCo v2",
     Method.REFOSNET: "Rotation-equivariant MoCo v2, after RefosNet",
+    Backbone.RESNET18: "ResNet18",
+    Backbone.RESNET50: "ResNet50",
+    Backbone.VIT_TINY: "ViT-Tiny",
+    Backbone.VIT_SMALL: "ViT-Small",
+    Backbone.VMAMBA_TINY: "VMamba-Tiny",
     Augmentation.BAUG: "BAug",
     Augmentation.CAUG: "CAug (w/ Ro)",
     Augmentation.CAUG_PLUS: "CAug+ (w/ Ro and ET)",

@@ -188,6 +188,8 @@ def _gpu_hours(task: Task, rate: float) -> float | None:
 
 def _work(spec: Any) -> float | None:
     """Forward passes' multiply-accumulates of a task in 1e9; a backward pass counts as two forward passes."""
+    if spec.kind is TaskKind.IMPORTED:
+        return 0.0
     facts = CATALOG.get(spec.dataset)
     if facts is None:
         return None

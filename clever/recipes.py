@@ -109,7 +109,7 @@ class DinoRecipe(TrainingRecipe):
     teacher_temperature: float = Field(0.04, gt=0)
     student_temperature: float = Field(0.1, gt=0)
     center_momentum: float = Field(0.9, ge=0, le=1)
-    drop_path: float = Field(0.1, ge=0, lt=1)  # student only
+    drop_path: float = Field(0.1, ge=0, lt=1)  # student only; a VMamba's is .2 unless given, and the teacher's too
     head_hidden: int = Field(2048, ge=1)
     head_bottleneck: int = Field(256, ge=1)
     head_batch_norm: bool = False  # the small profiles need it: without it the loss stays at ln K for long

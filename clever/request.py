@@ -26,6 +26,7 @@ class Request:
     studies: list[Study]
     targets: tuple[str, ...] = ()  # as they were given
     jobs: Jobs | None = None  # who knows the scheduler's jobs
+    command: str = "run"  # which was given, and goes on when it is given again
 
     @classmethod
     def read(

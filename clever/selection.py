@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from clever.document import Document, Place
-from clever.experiment import Claim, Experiment, Selector
-from clever.names import Augmentation, Backbone, Perturbation, Representation, unknown
+from clever.experiment import Claim, Experiment, Row, Selector
+from clever.names import SCORES, SIZES, Augmentation, Backbone, Metric, Perturbation, Representation, TaskKind, unknown
 
 POINT = ("method", "backbone", "augmentation")
 """Coordinates that name a point of the grid; the others name a number of its result."""
@@ -34,6 +34,7 @@ class Selections:
         yield from self._zip()
         yield from self._exclusions()
         yield from self._rows()
+        yield from self._columns()
         yield from self._bold()
         for index, claim in enumerate(self.experiment.claims):
             yield from self._claim(index, claim)
@@ -67,11 +68,34 @@ class Selections:
             yield f"{where}: `{group}` is neither an axis of the grid nor in `pretrain`"
         for index, row in enumerate(self.experiment.table.rows):
             place: Place = ("table", "rows", index)
-            yield from self._outside(place, row)
-            cells = tuple(sorted({"representation": "full", **row.given()}.items()))
-            if cells in shown:
+            yield from self._row(place, row)
+            cells = (*sorted({"representation": "full", **row.given()}.items()), row.epoch, row.metric)
+            if cells in shown and row.printed_as is None:
                 yield f"{self.document.where(place)}: row `{row.label}` shows the same cells as row `{shown[cells]}`"
             shown.setdefault(cells, row.label)
+
+    def _row(self, place: Place, row: Row) -> Iterator[str]:
+        epochs = self.experiment.pretrain.get("epochs")
+        if row.printed_as is None:
+            yield from self._outside(place, row)
+        if row.baseline is not None:
+            yield from self._outside((*place, "baseline"), row.baseline)
+        if row.epoch is not None and isinstance(epochs, int) and row.epoch > epochs:
+            yield f"{self.document.where((*place, 'epoch'))}: epoch {row.epoch} of a pre-training of {epochs} epochs"
+
+    def _columns(self) -> Iterator[str]:
+        table = self.experiment.table
+        tasks = {evaluation.task for evaluation in self.experiment.evaluate}
+        if not table.columns and tasks == {TaskKind.PRETRAIN}:
+            yield f"{self.document.where(('table', 'columns'))}: a pre-training has no scores: list other columns"
+        for index, column in enumerate(table.columns):
+            place: Place = ("table", "columns", index)
+            yield from self._outside(place, column)
+            where = self.document.where((*place, "metric"))
+            if column.metric in (*SCORES, Metric.PARAMETERS, Metric.GFLOPS) and tasks == {TaskKind.PRETRAIN}:
+                yield f"{where}: `{column.metric}` is known of a probe only: `evaluate` one"
+            if column.metric in SIZES and any(row.epoch is None and row.metric is None for row in table.rows):
+                yield f"{where}: `{column.metric}` is noted at epochs: give every row an `epoch`"
 
     def _bold(self) -> Iterator[str]:
         group = self.experiment.table.group

@@ -44,6 +44,11 @@ class Computing(Frozen):
 LOCAL = ("local_size", "local_crops", "local_scale")
 """Fields of a pre-training that only a method with local crops reads."""
 
+VMAMBA_DROP_PATH = 0.2
+"""The release's rate for a VMamba, student and teacher; the default of `drop_path` is its rate for a ViT's student."""
+
+MILESTONES = 20  # how many epochs of a long pre-training are milestones
+
 
 class PretrainSpec(Computing):
     """One pre-training. The sizes and scales of the crops are DINO's (2 global, 8 local) unless the method's recipe has
@@ -73,7 +78,8 @@ class PretrainSpec(Computing):
             hyper = values["hyper"]
             values = {**values, "hyper": recipe_of(Method(values["method"]), hyper).model_validate(hyper)}
         if isinstance(values, dict) and isinstance(values.get("hyper"), TrainingRecipe):
-            return {**values["hyper"].OF_THE_SPEC, **values}
+            hyper = _with_drop_path_of(str(values.get("backbone")), values["hyper"])
+            return {**hyper.OF_THE_SPEC, **values, "hyper": hyper}
         return values
 
     @model_validator(mode="after")
@@ -107,6 +113,20 @@ class PretrainSpec(Computing):
     def split_ratio(self) -> float | None:
         """Share of the features that is invariant; None for a method without a split."""
         return getattr(self.hyper, "split_ratio", None)
+
+    @property
+    def milestones(self) -> tuple[int, ...]:
+        """The epochs after which a pre-training notes how healthy it is: all of a short one, twenty of a long one."""
+        steps = min(self.epochs, MILESTONES)
+        return tuple((2 * number * self.epochs + steps) // (2 * steps) for number in range(1, steps + 1))  # half up
+
+
+def _with_drop_path_of(backbone: str, hyper: TrainingRecipe) -> TrainingRecipe:
+    """``hyper`` with a VMamba's own rate of stochastic depth, where the method has one and none was given."""
+    given = "drop_path" in hyper.model_fields_set or "drop_path" not in type(hyper).model_fields
+    if given or not backbone.startswith("vmamba"):
+        return hyper
+    return hyper.model_copy(update={"drop_path": VMAMBA_DROP_PATH})
 
 
 def count_micro_batches(global_batch: int, world: int, max_batch_per_device: int | None) -> int:
@@ -168,9 +188,34 @@ class PerturbedSpec(Reading):
     passes: int = Field(1, ge=1)
 
 
-AnySpec = PretrainSpec | ProbeSpec | PerturbedSpec
+class ImportSpec(Frozen):
+    """A backbone that was trained elsewhere, known by the bytes of its checkpoint: it stands where a pre-training does.
+
+    Nothing computes it: `clever eval` itself puts the weights into the store, in our own format.
+    """
+
+    semantics: ClassVar[int] = 1
+    kind: Literal[TaskKind.IMPORTED] = TaskKind.IMPORTED
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    network: Literal["teacher", "student"] | None  # None where the checkpoint holds one alone
+    method: Method | None  # None where nobody said it
+    shape: BackboneShape
+    split_ratio: float | None = Field(gt=0, lt=1)
+
+    # What a pre-training has and this one lacks, for those who read either.
+    augmentation: ClassVar[None] = None
+    seed: ClassVar[int] = 0
+    threads: ClassVar[int] = 1
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.shape.name
+
+
+AnySpec = PretrainSpec | ImportSpec | ProbeSpec | PerturbedSpec
 SPECS: dict[TaskKind, type[AnySpec]] = {
     TaskKind.PRETRAIN: PretrainSpec,
+    TaskKind.IMPORTED: ImportSpec,
     TaskKind.PROBE: ProbeSpec,
     TaskKind.PERTURBED: PerturbedSpec,
 }
@@ -206,10 +251,13 @@ class Task(Frozen):
         """A readable name for the folder: kind, method, backbone, augmentation or data set."""
         spec = self.spec
         if isinstance(spec, PretrainSpec):
-            parts = (spec.method, spec.backbone, spec.augmentation)
+            parts = (spec.method, spec.backbone, spec.augmentation, spec.dataset)
+        elif isinstance(spec, ImportSpec):
+            parts = (spec.backbone,)
         else:
-            parts = (spec.shape.name, *(("untrained",) if getattr(spec, "weights", "") == "untrained" else ()))
-        return "-".join(str(part) for part in (self.kind, *parts, spec.dataset)).replace("/", "_")
+            untrained = ("untrained",) if getattr(spec, "weights", "") == "untrained" else ()
+            parts = (spec.shape.name, *untrained, spec.dataset)
+        return "-".join(str(part) for part in (self.kind, *parts)).replace("/", "_")
 
     @cached_property
     def folder(self) -> str:

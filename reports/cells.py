@@ -1,43 +1,19 @@
 """Single cells of a study: which tasks are behind one, what they measured, how far they are, what the paper prints."""
 
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from clever.errors import RequestError
 from clever.grid import Control, Point, Study
-from clever.names import LABELS, Representation, State, TaskKind
+from clever.names import FACTS, LABELS, SCORES, SIZES, Metric, Representation, State, TaskKind
 from clever.reports import paper
+from clever.reports.facts import fact, size, status
+from clever.reports.gathering import NOTHING, Chain, gather
 from clever.reports.model import Cell, ControlLine, Results
 from clever.spec import Task
-from clever.store import TaskStatus
 
-Chain = tuple[Task, ...]
-"""The tasks behind one score in the order of work; the last one measures it."""
-
-# What a cell's reader should hear of first, when the tasks behind it are in different states.
-BY_URGENCY = (State.FAILED, State.STALLED, State.UNKNOWN, State.RUNNING, State.PENDING, State.MISSING, State.DONE)
-PLACES = 1
-"""Decimals of a percentage in print, the paper's and ours."""
-
-
-class Remembered:
-    """A store of which each result and status is read once: many cells share a task."""
-
-    def __init__(self, store: Results):
-        self._store = store
-        self._results: dict[str, dict | None] = {}
-        self._statuses: dict[str, TaskStatus] = {}
-
-    def result(self, task: Task) -> dict | None:
-        if task.id not in self._results:
-            self._results[task.id] = self._store.result(task)
-        return self._results[task.id]
-
-    def status(self, task: Task) -> TaskStatus:
-        if task.id not in self._statuses:
-            self._statuses[task.id] = self._store.status(task)
-        return self._statuses[task.id]
+OF_A_NUMBER = ("representation", "perturbation", "epoch")
+"""Coordinates that choose among the numbers of one point; all others choose the point."""
 
 
 def points_of(study: Study, coordinates: dict[str, str]) -> list[Point]:
@@ -45,7 +21,7 @@ def points_of(study: Study, coordinates: dict[str, str]) -> list[Point]:
 
     Raises RequestError where they leave several points open: their mean would be the score of no model.
     """
-    own = {key: value for key, value in coordinates.items() if key not in ("representation", "perturbation")}
+    own = {key: value for key, value in coordinates.items() if key not in OF_A_NUMBER}
     found = [
         (dict(place), points)
         for place, points in study.places.items()
@@ -77,58 +53,67 @@ def chains_of(points: Iterable[Point]) -> list[Chain]:
     return chains
 
 
-def find_cell(study: Study, results: Results, coordinates: dict[str, str]) -> Cell:
-    """The cell at ``coordinates`` with the paper's number in it.
+def find_cell(study: Study, results: Results, coordinates: dict[str, str], metric: Metric | None = None) -> Cell:
+    """The cell at ``coordinates`` with the paper's number in it; of the table's own metric unless another is given.
 
-    Coordinates are the representation and the perturbation, and as many of method, backbone and augmentation as it
-    takes to name one point of the grid.
+    Coordinates are what chooses a number (representation, perturbation, epoch), and as many of method, backbone,
+    augmentation and the grid's other axes as it takes to name one point of the grid.
     """
+    metric = Metric(metric or study.experiment.table.metric)
     points = points_of(study, coordinates)
-    cell = measure(results, chains_of(points), coordinates, study.experiment.table.metric)
-    printed = printed_number(study, coordinates, points)
+    cell = _measured(study, results, points, coordinates, metric)
+    printed = printed_number(study, coordinates, metric, points)
     if printed is None:
         return cell
     return replace(cell, paper=printed.value, paper_bold=printed.bold, source=printed.source)
 
 
-def printed_number(study: Study, coordinates: dict[str, str], points: Sequence[Point]) -> paper.Printed | None:
+def _measured(
+    study: Study, results: Results, points: Sequence[Point], coordinates: dict[str, str], metric: Metric
+) -> Cell:
+    if not points:
+        return Cell(State.NOT_APPLICABLE)
+    if metric in SCORES:
+        cell = measure(results, chains_of(points), coordinates, Metric.TOP1 if metric == Metric.TOP1_STD else metric)
+        return spread_of(cell) if metric == Metric.TOP1_STD else cell
+    if metric in FACTS:
+        return fact(results, points, metric)
+    if metric == Metric.STATUS:
+        return status(results, points)
+    return size(results, points, metric, int(coordinates["epoch"]) / int(study.experiment.pretrain["epochs"]))
+
+
+def printed_number(
+    study: Study, coordinates: dict[str, str], metric: Metric, points: Sequence[Point]
+) -> paper.Printed | None:
     """What the paper prints for a cell, found by the experiment file's own words: a profile's are not the paper's."""
     if not points:
         return None
     experiment = study.experiment
-    own = {"dataset": str(experiment.pretrain.get("dataset")), **points[0].coordinates}
-    place = {**own, **coordinates, "column": coordinates["perturbation"], "metric": experiment.table.metric}
-    return paper.find(experiment.paper.source, place)
+    place = {**paper_place(study, coordinates, metric), **points[0].coordinates}
+    return paper.find(experiment.paper.source, {**place, **coordinates})
+
+
+def paper_place(study: Study, coordinates: dict[str, str], metric: Metric) -> dict[str, str]:
+    """What a printed number is found by, beside the coordinates of its point."""
+    column = coordinates["perturbation"] if metric in SCORES else coordinates["epoch"] if metric in SIZES else ""
+    return {"dataset": str(study.experiment.pretrain.get("dataset")), "column": column, "metric": metric}
 
 
 def measure(results: Results, chains: Sequence[Chain], coordinates: dict[str, str], metric: str) -> Cell:
-    """Mean and sample standard deviation over the seeds that are measured, and the state of the rest."""
+    """A score's mean and sample standard deviation over the seeds that are measured, and the state of the rest."""
     representation = coordinates["representation"]
     split = representation == Representation.FULL or all(chain[-1].spec.split_ratio is not None for chain in chains)
     if not chains or not split:
         return Cell(State.NOT_APPLICABLE)
-    values: list[float] = []
-    images = None
-    unfinished: list[Chain] = []
-    for chain in chains:
-        result = results.result(chain[-1])
-        if result is None:
-            unfinished.append(chain)
-        else:
-            values.append(score(chain[-1], result, representation, coordinates["perturbation"], metric))
-            images = result["images"]
-    task, status = least_advanced(results, unfinished)
-    return Cell(
-        state=status.state,
-        value=statistics.fmean(values) if values else None,
-        std=statistics.stdev(values) if len(values) > 1 else None,
-        n=len(values),
-        planned=len(chains),
-        images=images,
-        tasks=tuple(dict.fromkeys(task.id for chain in chains for task in chain)),
-        task=task.id if task else None,
-        status=status,
-    )
+    perturbation = coordinates["perturbation"]
+    return gather(results, chains, lambda task, result: score(task, result, representation, perturbation, metric))
+
+
+def spread_of(cell: Cell) -> Cell:
+    """The standard deviation of a cell as a number of its own; of one seed there is none."""
+    text = NOTHING if cell.state is State.DONE and cell.std is None else None
+    return replace(cell, value=cell.std, std=None, text=text)
 
 
 def score(task: Task, result: dict, representation: str, perturbation: str, metric: str) -> float:
@@ -140,17 +125,6 @@ def score(task: Task, result: dict, representation: str, perturbation: str, metr
         place = f"{representation}, {perturbation}, {metric}"
         message = f"the result of {task.folder} has no number for {place}: it is damaged or foreign"
         raise RequestError(message) from error
-
-
-def least_advanced(results: Results, chains: Iterable[Chain]) -> tuple[Task | None, TaskStatus]:
-    """The task that unfinished ``chains`` wait for, and its status; done where there are none."""
-    found = [(task, results.status(task)) for chain in chains for task in chain]
-    if not found:
-        return None, TaskStatus(State.DONE)
-    task, status = min(found, key=lambda entry: BY_URGENCY.index(entry[1].state))
-    if status.state is State.DONE:
-        return task, TaskStatus(State.UNKNOWN, "its tasks are done but a result cannot be read")
-    return task, status
 
 
 def control_line(study: Study, results: Results, control: Control) -> ControlLine:

@@ -1,16 +1,18 @@
 """The paper's sentences judged on numbers: a claim holds, fails, is undecided, or cannot be judged yet.
 
-A claim compares pairs of cells, one for every combination of its ``each``. It holds only if every pair holds, fails if
-any pair is clearly reversed, and is undecided if the difference of a pair lies within its margin. It is not measured
-while any cell is unfinished. The margin is
+A claim of relation `greater` compares pairs of cells, one for every combination of its ``each``. It holds only if every
+pair holds, fails if any pair is clearly reversed, and is undecided if the difference of a pair lies within its margin.
+It is not measured while any cell is unfinished. The margin is
 
-* with several seeds on both sides, from their sample standard deviations: ``t sqrt(s1^2/n1 + s2^2/n2)`` with Student's
-  t of n1 + n2 - 2 degrees of freedom at 95 %, because two standard errors would promise too much of two or three seeds;
+* with several pre-trainings on both sides, from the sample standard deviations: ``t sqrt(s1^2/n1 + s2^2/n2)`` with
+  Student's t of n1 + n2 - 2 degrees of freedom at 95 %, because two standard errors would promise too much of two or
+  three seeds; n counts pre-trainings, since repeated probes of one say nothing of others;
 * otherwise two standard errors of the sampling of N test images: ``2 sqrt(p1(1-p1)/N1 + p2(1-p2)/N2)``. Both sides see
   the same images, so this is wider than a paired test would be and rather says undecided;
 * nothing for the paper's own numbers, whose error is unknown: only numbers that are printed alike are undecided.
 
 The pairs of a claim are judged one by one; among many, a chance reversal is more likely than in each.
+The other relations are judged in `trends` (`falls`) and `statuses` (`status`).
 """
 
 import itertools
@@ -21,10 +23,13 @@ from collections.abc import Iterator, Sequence
 from clever.errors import RequestError
 from clever.experiment import Claim, Selector
 from clever.grid import Study
-from clever.names import LABELS, Representation, State, Verdict, unknown
-from clever.reports.cells import Remembered, find_cell, points_of, printed_number
+from clever.names import LABELS, Metric, Representation, State, Verdict, unknown
+from clever.reports.cells import find_cell, points_of, printed_number
+from clever.reports.gathering import NOTHING, Remembered
 from clever.reports.model import Cell, Judgement, Pair, Results
-from clever.reports.words import NOTHING, number, signed
+from clever.reports.statuses import judge_status
+from clever.reports.trends import trend
+from clever.reports.words import number, signed
 
 SOURCES = ("store", "paper")
 STANDARD_ERRORS = 2.0
@@ -46,13 +51,28 @@ def judge(studies: Sequence[Study], store: Results, on: str = "store") -> list[J
 
 
 def _judge(study: Study, results: Results, claim: Claim, on: str) -> Judgement:
+    if claim.relation == "status":
+        place = {"representation": str(Representation.FULL), **claim.cells[0].given()}
+        verdict, evidence = judge_status(study, results, place, claim.status, on)
+        return Judgement(claim.id, claim.text, claim.where, study.name, verdict, evidence)
     compare = _compare_printed if on == "paper" else _compare_measured
+    combinations = list(_combinations(claim))
+    places = [[_coordinates(study, claim, selector, found) for selector in claim.cells] for found in combinations]
     pairs = tuple(
-        compare(study, results, _label(combination), *(_coordinates(study, claim, s, combination) for s in claim.cells))
-        for combination in _combinations(claim)
+        compare(study, results, _label(found), *place) for found, place in zip(combinations, places, strict=True)
     )
+    if claim.relation == "falls":
+        sizes = [_parameters(study, results, place[0], on) for place in places]
+        verdict, evidence = trend(pairs, sizes)
+        return Judgement(claim.id, claim.text, claim.where, study.name, verdict, f"{evidence} {_evidence(pairs)}", pairs)
     verdict = min((pair.verdict for pair in pairs), key=BY_WEIGHT.index)
     return Judgement(claim.id, claim.text, claim.where, study.name, verdict, _evidence(pairs), pairs)
+
+
+def _parameters(study: Study, results: Results, place: dict[str, str], on: str) -> float | None:
+    """Millions of parameters of the backbone at ``place``: as counted, or as the paper prints them."""
+    cell = find_cell(study, results, place, Metric.PARAMETERS)
+    return cell.paper if on == "paper" else cell.value  # type: ignore[return-value]
 
 
 def _combinations(claim: Claim) -> Iterator[dict[str, str]]:
@@ -83,7 +103,8 @@ def _compare_measured(study: Study, results: Results, label: str, left: dict, ri
 
 
 def _compare_printed(study: Study, results: Results, label: str, left: dict, right: dict) -> Pair:
-    numbers = [printed_number(study, place, points_of(study, place)) for place in (left, right)]
+    metric = Metric(study.experiment.table.metric)
+    numbers = [printed_number(study, place, metric, points_of(study, place)) for place in (left, right)]
     values = [None if number is None else number.value for number in numbers]
     if None in values:
         return Pair(label, *values, None, Verdict.NOT_MEASURED, "not printed in the paper")
@@ -98,10 +119,11 @@ def _pair(label: str, left: float, right: float, margin: float, words: str) -> P
 
 def _margin(left: Cell, right: Cell) -> tuple[float, str]:
     """The margin of the difference between two cells, in points, and what it is."""
-    if left.std is not None and right.std is not None:
-        factor = STUDENT[min(left.n + right.n - 2, len(STUDENT)) - 1]
-        error = math.sqrt(left.std**2 / left.n + right.std**2 / right.n)
-        return factor * error, f"within ± is undecided: 95 % from the spread of {min(left.n, right.n)} seeds"
+    if left.std is not None and right.std is not None and min(left.trainings, right.trainings) > 1:
+        factor = STUDENT[min(left.trainings + right.trainings - 2, len(STUDENT)) - 1]
+        error = math.sqrt(left.std**2 / left.trainings + right.std**2 / right.trainings)
+        seeds = min(left.trainings, right.trainings)
+        return factor * error, f"within ± is undecided: 95 % from the spread of {seeds} seeds"
     error = math.sqrt(_sampling_variance(left) + _sampling_variance(right))
     words = f"within ± is undecided: {STANDARD_ERRORS:g} standard errors of sampling {left.images} test images"
     return STANDARD_ERRORS * error, words

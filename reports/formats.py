@@ -20,7 +20,7 @@ from clever.reports.words import claims_of
 
 CSV_COLUMNS = [
     "table", "profile", "row", "group", "label", "augmentation", "backbone", "method", "representation", "column",
-    "metric", "value", "std", "n", "paper", "paper_bold", "source", "delta", "gain", "paper_gain", "best", "images",
+    "metric", "value", "text", "std", "n", "paper", "paper_bold", "source", "delta", "gain", "paper_gain", "best", "images",
     "state", "tasks",
 ]  # fmt: skip
 
@@ -89,10 +89,11 @@ def csv_text(report: Report) -> str:
 
 def _csv_cells(report: Report) -> Iterator[dict]:
     for table, model in zip(to_json(report)["tables"], report.tables, strict=True):
+        metrics = {column.key: column.metric for column in model.columns}
         for row in table["rows"]:
             place = {"table": table["name"], "row": row["key"], "group": row["group"], "label": row["label"]}
             for column, cell in row["cells"].items():
-                own = {**cell, "tasks": " ".join(cell["tasks"]), "column": column, "metric": model.metric}
+                own = {**cell, "tasks": " ".join(cell["tasks"]), "column": column, "metric": metrics[column]}
                 yield {**place, **row["coordinates"], **own}
 
 

@@ -21,6 +21,9 @@ SPECIAL = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "±": r"$\pm$",
+    "†": r"$\dagger$",
+    "✓": r"$\surd$",
+    "✗": r"$\times$",
     # directly after a line's end, `\\`, LaTeX would read these two as its arguments
     "[": "{[}",
     "*": "{*}",

@@ -1,11 +1,21 @@
 """What a page of results holds, free of any format: every renderer reads these classes and nothing else."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from clever.names import State, Verdict
+from clever.names import FACTS, SIZES, Metric, State, Verdict
 from clever.spec import Task
 from clever.store import TaskStatus
+
+
+UNITS = {
+    **{metric: "percent" for metric in Metric},
+    **{metric: "log10" for metric in SIZES},
+    **{metric: "text" for metric in (*FACTS, Metric.STATUS)},
+    **{metric: "count" for metric in (Metric.PARAMETERS, Metric.GFLOPS)},
+}
+PLACES = {**{metric: 1 for metric in Metric}, Metric.TOP1_STD: 2, **{metric: 2 for metric in SIZES}}
+"""Decimals in print, the paper's and ours; counts have three digits instead."""
 
 
 class Results(Protocol):
@@ -20,8 +30,24 @@ class Results(Protocol):
 class Column:
     key: str
     label: str
+    metric: Metric = Metric.TOP1
+    coordinates: dict[str, str] = field(default_factory=dict)  # which of a row's numbers it shows
     span: tuple[str, ...] = ()  # headings above the label
-    unit: str = "percent"
+    spread: bool = True  # print a standard deviation beside the number; false where another column holds it
+
+    @property
+    def unit(self) -> str:
+        return UNITS[self.metric]
+
+    @property
+    def places(self) -> str:
+        """How its numbers are printed, as a format specification."""
+        return "#.3g" if self.unit == "count" else f".{PLACES[self.metric]}f"
+
+    @property
+    def compared(self) -> bool:
+        """Is a larger number a better one, which gains and the best of a group may be told of?"""
+        return self.metric in (Metric.TOP1, Metric.TOP5)
 
 
 @dataclass(frozen=True)
@@ -37,9 +63,10 @@ class Cell:
     text: str | None = None  # of cells that hold words instead of a number
     std: float | None = None
     n: int = 0  # seeds measured
+    trainings: int = 0  # of how many pre-trainings
     planned: int = 0  # seeds asked for
     images: int | None = None  # test images behind each score
-    paper: float | None = None
+    paper: float | str | None = None
     paper_bold: bool = False
     source: str | None = None  # of the paper's number: authors | literature
     delta: float | None = None  # ours less the paper's; in profile `paper` alone
@@ -82,6 +109,8 @@ class Table:
     name: str
     title: str
     metric: str
+    rows_are: str  # what stands above the rows' labels
+    baseline: str | None  # what the gains are over, in words; None: the first row of the group
     reference: str | None  # the paper's table, "Table 3"
     profile: str
     profile_title: str

@@ -10,9 +10,9 @@ KEY = ("dataset", "backbone", "augmentation", "method", "representation", "metri
 
 @dataclass(frozen=True)
 class Printed:
-    """One printed number, in the unit that the paper prints; ``source`` says who measured it."""
+    """One printed number (or word), in the unit that the paper prints; ``source`` says who measured it."""
 
-    value: float
+    value: float | str
     bold: bool
     source: str  # authors | literature
 
@@ -25,9 +25,16 @@ def numbers(source: str) -> dict[tuple[str, ...], Printed]:
         return {}
     lines = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
     return {
-        tuple(line[key] for key in KEY): Printed(float(line["value"]), line["bold"] == "true", line["source"])
+        tuple(line[key] for key in KEY): Printed(_value(line["value"]), line["bold"] == "true", line["source"])
         for line in lines
     }
+
+
+def _value(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def find(source: str | None, coordinates: dict[str, str]) -> Printed | None:

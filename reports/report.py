@@ -6,8 +6,8 @@ from typing import Any
 from clever.errors import RequestError
 from clever.grid import Study
 from clever.names import State
-from clever.reports.cells import Remembered
 from clever.reports.claims import judge
+from clever.reports.gathering import Remembered
 from clever.reports.model import Cell, ControlLine, Judgement, Report, Results, Row, Table
 from clever.reports.tables import build_table
 from clever.spec import Task

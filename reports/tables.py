@@ -4,12 +4,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from clever.errors import RequestError
+from clever.experiment import ColumnShape, TableShape
 from clever.experiment import Row as RowShape
-from clever.experiment import TableShape
 from clever.grid import Study
-from clever.names import LABELS, Perturbation, Representation, State, TaskKind
-from clever.reports.cells import PLACES, Remembered, control_line, find_cell
-from clever.reports.model import Cell, Column, Results, Row, Table
+from clever.names import LABELS, SCORES, Metric, Perturbation, Representation, State, TaskKind
+from clever.reports import paper
+from clever.reports.cells import control_line, find_cell, paper_place
+from clever.reports.facts import epoch_at, rotation
+from clever.reports.gathering import NOTHING, Remembered
+from clever.reports.model import PLACES, Cell, Column, Results, Row, Table
+
+BLANK = Cell(State.NOT_APPLICABLE, text="")
 
 
 def build_table(study: Study, store: Results) -> Table:
@@ -19,15 +24,17 @@ def build_table(study: Study, store: Results) -> Table:
     """
     results = Remembered(store)
     shape = study.experiment.table
-    columns = columns_of(study)
+    columns, baseline = columns_of(study), _baseline_words(shape)
     rows: list[Row] = []
     for word in group_words(study):
         drafts = [draft for row in shape.rows if (draft := _row(study, results, row, word, columns)) is not None]
-        rows += _compare(drafts, columns, _bold(shape, word), with_delta=study.profile_name == "paper")
+        rows += _compare(drafts, columns, _bold(shape, word), baseline is None, with_delta=study.profile_name == "paper")
     return Table(
         name=study.name,
         title=study.experiment.title,
         metric=shape.metric,
+        rows_are=shape.rows_are,
+        baseline=baseline,
         reference=study.experiment.paper.words,
         profile=study.profile_name,
         profile_title=study.profile.title,
@@ -39,10 +46,27 @@ def build_table(study: Study, store: Results) -> Table:
 
 
 def columns_of(study: Study) -> tuple[Column, ...]:
-    """The perturbations that the file shows; `orig` alone, read from the probes, where nothing is perturbed."""
+    """The file's own columns; or the perturbations that it shows, `orig` alone where nothing is perturbed."""
+    shape = study.experiment.table
+    if shape.columns:
+        spread = all(column.metric != Metric.TOP1_STD for column in shape.columns)
+        return tuple(_column(column, spread) for column in shape.columns)
     shown = [e.perturbation for e in study.experiment.evaluate if e.task == TaskKind.PERTURBED]
     keys = dict.fromkeys(key for keys in shown for key in keys) or [Perturbation.ORIG]
-    return tuple(Column(str(key), LABELS[key]) for key in keys)
+    return tuple(Column(str(key), LABELS[key], Metric(shape.metric), {"perturbation": str(key)}) for key in keys)
+
+
+def _column(shape: ColumnShape, spread: bool) -> Column:
+    given = shape.given()
+    chosen = {"perturbation": str(Perturbation.ORIG), **given} if shape.metric in SCORES else given
+    return Column(".".join([*given.values(), shape.metric]), shape.label, shape.metric, chosen, tuple(shape.span), spread)
+
+
+def _baseline_words(shape: TableShape) -> str | None:
+    """What the gains are over, if the rows say so themselves."""
+    given = [row.baseline.given() for row in shape.rows if row.baseline is not None]
+    words = list(dict.fromkeys(LABELS.get(word, word) for place in given for word in place.values()))
+    return (words[0] if len(words) == 1 else "each row's own baseline") if given else None
 
 
 def group_words(study: Study) -> list[str | None]:
@@ -58,22 +82,67 @@ def heading(axis: str | None, word: str | None) -> str | None:
     if word is None:
         return None
     label = LABELS.get(word, word)
-    return f"Trained by {label}" if axis == "augmentation" else label
+    words = {"augmentation": f"Trained by {label}", "backbone": label, "method": label}
+    return words.get(axis or "", f"{axis}: {label}")
 
 
 def _row(study: Study, results: Results, row: RowShape, word: str | None, columns: Sequence[Column]) -> Row | None:
     """A row of one group; None where the row itself chooses another group."""
     axis = study.experiment.table.group
     given = row.given()
-    if "perturbation" in given:
+    if "perturbation" in given and not study.experiment.table.columns:
         raise RequestError(f"{study.name}: row `{row.label}` chooses a perturbation, but those are the columns")
     if axis and given.get(axis, word) != word:
         return None
     coordinates = {"representation": str(Representation.FULL), **given, **({axis: word} if axis and word else {})}
-    order = ("augmentation", "backbone", "method", "representation")
-    coordinates = {key: coordinates[key] for key in (*order, *row.at) if key in coordinates}
-    cells = {c.key: find_cell(study, results, {**coordinates, "perturbation": c.key}) for c in columns}
-    return Row(".".join(coordinates.values()), heading(axis, word), row.label, coordinates, cells)
+    order = ("augmentation", "backbone", "method", "representation", *row.at, *([axis] if axis else ()))
+    coordinates = {key: coordinates[key] for key in dict.fromkeys(order) if key in coordinates}
+    if row.epoch is not None:
+        coordinates["epoch"] = str(row.epoch)
+    if row.printed_as is not None:
+        cells = {c.key: _only_printed(study, row.printed_as, {**coordinates, **c.coordinates}, c.metric) for c in columns}
+    else:
+        cells = {c.key: _cell(study, results, row, coordinates, c, columns) for c in columns}
+    key = ".".join([*([row.printed_as] if row.printed_as else ()), *coordinates.values(), *([row.metric] if row.metric else ())])
+    return Row(key, heading(axis, word), _label(study, row), coordinates, cells)
+
+
+def _label(study: Study, row: RowShape) -> str:
+    """A row's label and, where a profile has fewer epochs than the file, which of them stand in for its epoch."""
+    epochs = study.experiment.pretrain.get("epochs")
+    if row.epoch is None or not isinstance(epochs, int):
+        return row.label
+    specs = [point.pretrain.spec for point in study.points]
+    places = dict.fromkeys(f"{epoch_at(spec, row.epoch / epochs)} of {spec.epochs}" for spec in specs)
+    return row.label if list(places) == [f"{row.epoch} of {epochs}"] else f"{row.label} (here {' or '.join(places)})"
+
+
+def _cell(
+    study: Study, results: Results, row: RowShape, coordinates: dict[str, str], column: Column, columns: Sequence[Column]
+) -> Cell:
+    """One number of a row and, where the row names a baseline, its gain. A row's own metric stands once a model."""
+    place = {**coordinates, **column.coordinates}
+    if row.metric is not None:
+        first = next(other for other in columns if other.coordinates == column.coordinates)
+        return find_cell(study, results, place, row.metric) if first is column else BLANK
+    cell = find_cell(study, results, place, column.metric)
+    if row.baseline is None or not column.compared:
+        return cell
+    other = find_cell(study, results, {**place, **row.baseline.given()}, column.metric)
+    return replace(cell, gain=_less(cell.value, other.value), paper_gain=_less(cell.paper, other.paper))
+
+
+def _only_printed(study: Study, method: str, coordinates: dict[str, str], metric: Metric) -> Cell:
+    """A cell of a row that only repeats the paper."""
+    if metric == Metric.ROTATION:
+        return Cell(State.NOT_APPLICABLE, text=rotation(coordinates["augmentation"]))
+    if metric == Metric.BACKBONE:
+        return Cell(State.NOT_APPLICABLE, text=LABELS[coordinates["backbone"]])
+    place = {**paper_place(study, coordinates, metric), **coordinates, "method": method}
+    printed = paper.find(study.experiment.paper.source, place)
+    if printed is None:
+        return Cell(State.NOT_APPLICABLE, text=NOTHING)
+    return Cell(State.NOT_APPLICABLE, text=NOTHING, paper=printed.value, paper_bold=printed.bold, source=printed.source)
 
 
 def _bold(shape: TableShape, word: str | None) -> set[str] | None:
@@ -83,20 +152,26 @@ def _bold(shape: TableShape, word: str | None) -> set[str] | None:
     return {str(key) for key in shape.bold.get(word or "", ())}
 
 
-def _compare(rows: Sequence[Row], columns: Sequence[Column], bold: set[str] | None, with_delta: bool) -> list[Row]:
-    """Fill in what a cell is in comparison with the others of its column in its group, and with the paper."""
+def _compare(
+    rows: Sequence[Row], columns: Sequence[Column], bold: set[str] | None, over_first: bool, with_delta: bool
+) -> list[Row]:
+    """Fill in what a cell is in comparison with the others of its column in its group, and with the paper.
+
+    ``over_first``: gains are over the group's first row, since no row has a baseline of its own.
+    """
     compared: list[dict[str, Cell]] = [{} for _ in rows]
-    for key in (column.key for column in columns):
-        cells = [row.cells[key] for row in rows]
-        best = best_of([c.value for c in cells if c.state is not State.NOT_APPLICABLE])
+    for column in columns:
+        cells = [row.cells[column.key] for row in rows]
+        best = best_of([c.value for c in cells if c.state is not State.NOT_APPLICABLE]) if column.compared else None
         for index, cell in enumerate(cells):
-            compared[index][key] = replace(
-                cell,
-                best=best is not None and printed(cell.value) == best and (bold is None or key in bold),
-                delta=_less(cell.value, cell.paper) if with_delta else None,
-                gain=_less(cell.value, cells[0].value) if index else None,
-                paper_gain=_less(cell.paper, cells[0].paper) if index else None,
-            )
+            chosen = bold is None or column.key in bold
+            cell = replace(cell, best=best is not None and printed(cell.value) == best and chosen)
+            if with_delta and column.unit != "text":
+                cell = replace(cell, delta=_less(cell.value, cell.paper))
+            if column.compared and over_first and index:
+                gains = _less(cell.value, cells[0].value), _less(cell.paper, cells[0].paper)
+                cell = replace(cell, gain=gains[0], paper_gain=gains[1])
+            compared[index][column.key] = cell
     return [replace(row, cells=cells) for row, cells in zip(rows, compared, strict=True)]
 
 
@@ -110,9 +185,9 @@ def best_of(values: Sequence[float | None]) -> float | None:
 
 
 def printed(value: float | None) -> float | None:
-    """A value at the precision that the tables print."""
-    return None if value is None else float(f"{value:.{PLACES}f}")
+    """A percentage at the precision that the tables print."""
+    return None if value is None else float(f"{value:.{PLACES[Metric.TOP1]}f}")
 
 
-def _less(value: float | None, other: float | None) -> float | None:
-    return None if value is None or other is None else value - other
+def _less(value: float | str | None, other: float | str | None) -> float | None:
+    return value - other if isinstance(value, float) and isinstance(other, float) else None

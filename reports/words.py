@@ -1,13 +1,16 @@
 """What a report says in words: numbers as they are printed and the notes below a table, the same in every format."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from clever.names import State
-from clever.reports.cells import PLACES
-from clever.reports.model import Cell, ControlLine, Judgement, Report, Table
+from clever.names import LABELS, Metric, Projection, State
+from clever.reports.facts import ALIKE, FALL
+from clever.reports.gathering import NOTHING
+from clever.reports.model import Cell, Column, ControlLine, Judgement, Report, Row, Table
 
-NOTHING = "-"
+TOP1 = Column("top1", "Top-1")
+QUOTED = "†"  # marks a number of the paper that its authors took from elsewhere
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,13 @@ class Sheet:
     groups: list[Group]
 
 
-def number(value: float) -> str:
-    return f"{value:.{PLACES}f}"
+def number(value: float, column: Column = TOP1) -> str:
+    return f"{value:{column.places}}"
 
 
-def signed(value: float) -> str:
+def signed(value: float, column: Column = TOP1) -> str:
     """``+1.2``; what rounds to nothing is ``+0.0`` from both sides."""
-    return f"{value:+z.{PLACES}f}"
+    return f"{value:+z{column.places}}"
 
 
 def duration(seconds: float) -> str:
@@ -54,28 +57,35 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
-def value_entry(cell: Cell) -> Entry:
+def value_entry(cell: Cell, column: Column = TOP1) -> Entry:
     """``79.2 ± 0.3 (78.2)``; the state in words where nothing is measured, ``[2/3]`` where seeds are still missing."""
-    paper = f"({number(cell.paper)})" if cell.paper is not None else ""
+    paper = _paper(cell, column)
     if cell.text is not None:
         return Entry(cell.text, paper, cell.best, cell.state)
     if cell.value is None:
         return Entry(cell.state.value, paper, state=cell.state)
-    spread = f" ± {number(cell.std)}" if cell.std is not None else ""
+    spread = f" ± {number(cell.std, column)}" if cell.std is not None and column.spread else ""
     partly = f" [{cell.n}/{cell.planned}]" if cell.n < cell.planned else ""
-    return Entry(number(cell.value) + spread + partly, paper, cell.best, cell.state)
+    return Entry(number(cell.value, column) + spread + partly, paper, cell.best, cell.state)
 
 
-def gain_entry(cell: Cell) -> Entry:
-    paper = f"({signed(cell.paper_gain)})" if cell.paper_gain is not None else ""
-    return Entry(NOTHING if cell.gain is None else signed(cell.gain), paper)
+def _paper(cell: Cell, column: Column) -> str:
+    if cell.paper is None:
+        return ""
+    text = cell.paper if isinstance(cell.paper, str) else number(cell.paper, column)
+    return f"({text}{QUOTED if cell.source == 'literature' else ''})"
 
 
-def delta_entry(cell: Cell) -> Entry:
-    return Entry(NOTHING if cell.delta is None else signed(cell.delta))
+def gain_entry(cell: Cell, column: Column = TOP1) -> Entry:
+    paper = f"({signed(cell.paper_gain, column)})" if cell.paper_gain is not None else ""
+    return Entry(NOTHING if cell.gain is None else signed(cell.gain, column), paper)
 
 
-def status_entry(cell: Cell) -> Entry:
+def delta_entry(cell: Cell, column: Column = TOP1) -> Entry:
+    return Entry(NOTHING if cell.delta is None else signed(cell.delta, column))
+
+
+def status_entry(cell: Cell, column: Column = TOP1) -> Entry:
     """``running 120/360, 3 min [1/2]``: of the least advanced task behind a cell, and how many seeds are done."""
     status = cell.status
     text = cell.state.value
@@ -90,45 +100,91 @@ def status_entry(cell: Cell) -> Entry:
 
 def sheets(table: Table) -> list[Sheet]:
     """The table itself and, below it, how it compares: in profile `paper` with the paper, else with its baseline."""
-    result = [_sheet(table, table.title, value_entry)]
+    result = [_sheet(table, table.title, value_entry, table.columns)]
+    scores = tuple(column for column in table.columns if column.compared)
     if any(cell.delta is not None for cell in table.cells()):
-        result.append(_sheet(table, "Ours less the paper's", delta_entry))
+        numbers = tuple(column for column in table.columns if column.unit != "text")
+        result.append(_sheet(table, "Ours less the paper's", delta_entry, numbers, named=True))
     elif any(cell.gain is not None for cell in table.cells()):
         rest = " (the paper's gain)" if any(cell.paper_gain is not None for cell in table.cells()) else ""
-        result.append(_sheet(table, f"Gain over the first row of the group{rest}", gain_entry, after=1))
+        over = table.baseline or "the first row of the group"
+        result.append(_sheet(table, f"Gain over {over}{rest}", gain_entry, scores, named=True, only=_gains(scores)))
     return result
 
 
+def _gains(columns: tuple[Column, ...]) -> Callable[[Row], bool]:
+    """Has a row any gain at all?"""
+    return lambda row: any(row.cells[c.key].gain is not None or row.cells[c.key].paper_gain is not None for c in columns)
+
+
 def status_sheet(table: Table) -> Sheet:
-    return _sheet(table, table.title, status_entry)
+    return _sheet(table, table.title, status_entry, table.columns, named=True)
 
 
-def _sheet(table: Table, title: str, entry: Callable[[Cell], Entry], after: int = 0) -> Sheet:
-    """``after`` leaves out the first rows of every group."""
-    keys = [column.key for column in table.columns]
+def _sheet(
+    table: Table,
+    title: str,
+    entry: Callable[[Cell, Column], Entry],
+    columns: tuple[Column, ...],
+    *,
+    named: bool = False,
+    only: Callable[[Row], bool] = lambda row: True,
+) -> Sheet:
+    """``named``: rows of one label get their backbone's name too, where no column says it."""
     groups = [
-        Group(heading, [(row.label, [entry(row.cells[key]) for key in keys]) for row in rows[after:]])
+        Group(heading, [(label, [entry(row.cells[c.key], c) for c in columns]) for label, row in chosen])
         for heading, rows in table.groups().items()
-        if rows[after:]
+        if (chosen := [(label, row) for label, row in zip(_labels(rows, named), rows, strict=True) if only(row)])
     ]
-    return Sheet(title, ["Method", *(" ".join((*column.span, column.label)) for column in table.columns)], groups)
+    return Sheet(title, [table.rows_are, *(" ".join((*column.span, column.label)) for column in columns)], groups)
+
+
+def _labels(rows: list[Row], named: bool) -> list[str]:
+    counts = Counter(row.label for row in rows)
+    words = [LABELS.get(row.coordinates.get("backbone", ""), "") for row in rows]
+    return [
+        f"{row.label}, {word}" if named and counts[row.label] > 1 and word else row.label
+        for row, word in zip(rows, words, strict=True)
+    ]
 
 
 def notes(table: Table, best: str = "Bold") -> list[str]:
     """What a reader must know beside the numbers: how to read them (``best`` marks the best ones), and the controls."""
     cells = table.cells()
-    images = sorted({cell.images for cell in cells if cell.images is not None})
-    on = f" on {' or '.join(str(count) for count in images)} test images" if images else ""
-    reading = f"Top-{table.metric.removeprefix('top')} accuracy in percent{on}."
+    reading = " ".join(_units(table))
     if any(cell.paper is not None for cell in cells):
         reading += f" In parentheses: the paper's number ({table.reference})."
+    if any(cell.source == "literature" for cell in cells):
+        reading += f" {QUOTED}: quoted by the paper from the literature, not measured by its authors."
     if any(cell.best for cell in cells):
         reading += f" {best}: the best of its group."
-    if spreads := sorted({cell.n for cell in cells if cell.std is not None}):
+    shown = [row.cells[column.key] for row in table.rows for column in table.columns if column.spread]
+    if spreads := sorted({cell.n for cell in shown if cell.std is not None}):
         reading += f" ±: sample standard deviation over {' or '.join(str(n) for n in spreads)} seeds."
     if any(0 < cell.n < cell.planned for cell in cells):
         reading += " [n/m]: only n of m seeds are measured yet."
     return [reading, *(control_words(line) for line in table.controls)]
+
+
+def _units(table: Table) -> Iterator[str]:
+    """What the columns' numbers are."""
+    metrics = {column.metric for column in table.columns}
+    cells = [row.cells[column.key] for row in table.rows for column in table.columns if column.unit == "percent"]
+    images = sorted({cell.images for cell in cells if cell.images is not None})
+    on = f" on {' or '.join(str(count) for count in images)} test images" if images else ""
+    scores = [f"Top-{metric.removeprefix('top')}" for metric in (Metric.TOP1, Metric.TOP5) if metric in metrics]
+    if scores:
+        yield f"{' and '.join(scores)} accuracy in percent{on}."
+    if Metric.TOP1_STD in metrics:
+        yield "std.: of top-1, over repetitions of the probe."
+    if Metric.PARAMETERS in metrics:
+        yield "#Params in millions, GFLOPs in 1e9 multiply-accumulates, both of the backbone at the size of the probe's images."
+    if Metric.HEAD_NORM_V in metrics:
+        yield (
+            "log10 of the L2 norm of a head's parameters (h) and of the mean absolute output of a head (z). "
+            f"Status: `{Projection.COLLAPSE}` if |h_V| / |h_I| has fallen by {FALL:g} or more orders of magnitude since the "
+            f"first step, `{Projection.SIMILAR}` if the two are at last within a factor of {10**ALIKE:.0f}."
+        )
 
 
 def control_words(line: ControlLine) -> str:

@@ -89,3 +89,49 @@ def test_a_method_of_two_views_refuses_local_crops_and_is_read_back_from_its_fil
     with pytest.raises(ValueError, match=f"local_crops says nothing to {method}"):
         PretrainSpec.model_validate({**values, "local_crops": 8})
     assert PretrainSpec.model_validate({**values, "patch_size": 14, "global_size": 224}).local_crops == 0
+
+
+METHODS = "methods: {simsiam: {learning_rate: 0.2, epochs: 7}, simclr: {temperature: 0.4}, dino: {epochs: 9}}"
+
+
+def test_a_profile_may_set_fields_for_one_method_and_clever_takes_its_bases(tmp_path, profile):
+    simsiam, over_simsiam, moco, over_moco, over_dino = specs(expand(tmp_path, OVER, profile=profile(METHODS)))
+    assert (simsiam.hyper.learning_rate, simsiam.epochs) == (0.2, 7)
+    assert (over_simsiam.hyper.learning_rate, over_simsiam.epochs) == (0.2, 7)
+    assert moco.epochs == over_moco.epochs == 3 and moco.hyper.learning_rate != 0.2
+    assert over_dino.epochs == 9
+
+
+def test_what_a_profile_sets_for_a_method_is_listed_and_loses_to_the_command_line(tmp_path, profile):
+    name = profile(METHODS)
+    study = expand(tmp_path, OVER, profile=name)
+    assert "pretrain.learning_rate of simsiam = 0.2" in study.overrides
+    assert not any("simclr" in words for words in study.overrides)  # no method of this experiment
+    study = expand(tmp_path, OVER, profile=name, settings=["pretrain.epochs=2"])
+    assert {spec.epochs for spec in specs(study)} == {2}
+    assert "pretrain.epochs of simsiam = 7" not in study.overrides
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("methods: {simsiam: {backbone: vit_nano}}", "`backbone` says what is trained: it cannot depend on the method"),
+        ("methods: {simsiam: {queue: 5}}", "unknown field `pretrain.queue`"),
+        ("methods: {simsam: {epochs: 5}}", "`simsam`: no such"),
+        ("methods: {simsiam: {epochs: many}}", "pretrain.epochs: Input should be a valid integer"),
+    ],
+)
+def test_mistakes_in_what_a_profile_sets_for_a_method_are_named(tmp_path, profile, text, message):
+    assert message in mistakes(tmp_path, OVER, profile=profile(text))[0]
+
+
+def test_the_built_in_study_puts_clever_beside_each_base(tmp_path):
+    from clever.catalog import Locations
+    from clever.grid import studies
+
+    (study,) = studies(["bases"], "paper", Locations())
+    assert len(study.points) == 30
+    pairs = {(p.coordinates["method"], p.coordinates["base"], p.pretrain.spec.method) for p in study.points}
+    bases = ("dino", "simsiam", "simclr", "byol", "moco_v2")
+    assert pairs == {pair for base in bases for pair in ((base, base, base), ("clever", base, "clever"))}
+    assert {p.pretrain.spec.hyper.base for p in study.points if p.coordinates["method"] == "clever"} == set(bases)

@@ -5,7 +5,7 @@ import pytest
 from clever import experiment
 from clever.errors import RequestError
 from clever.experiment import find_experiment, open_profile, read_experiment
-from clever.names import Perturbation
+from clever.names import Backbone, Perturbation
 from tests.study import STUDY, changed, expand, mistakes, use_profile, write
 
 
@@ -70,18 +70,18 @@ def test_all_mistakes_of_a_file_are_reported_at_once_each_at_its_place(tmp_path)
     found = mistakes(tmp_path, text)
     assert found == [
         "mine.yaml:2:34: `vit_smal`: no such backbone; did you mean `vit_small`? "
-        "(allowed: resnet18, resnet50, vit_tiny, vit_small, resnet_nano, vit_nano, vmamba_tiny, vmamba_nano)",
+        f"(allowed: {', '.join(Backbone)})",
         "mine.yaml:2:54: pretrain.epochs: Input should be a valid integer, unable to parse string as an integer "
         "(given: 'many')",
         "mine.yaml:2:68: unknown field `pretrain.batch`; did you mean `global_batch`?",
         "mine.yaml:4:24: `cagu`: no such augmentation; did you mean `caug`? (allowed: baug, caug, caug_plus)",
         "mine.yaml:1:1: `title` is missing",
-        "mine.yaml:7:6: `pertrubed`: no such task; did you mean `perturbed`? (allowed: probe, perturbed)",
+        "mine.yaml:7:6: `pertrubed`: no such task; did you mean `perturbed`? (allowed: pretrain, probe, perturbed)",
         "mine.yaml:7:44: `jc`: no such perturbation; did you mean `cj`? (allowed: orig, cj, cj_flip, cj_ro, cj_ro_et)",
         "mine.yaml:9:3: `augmentatoin`: no such group; did you mean `augmentation`? "
-        "(allowed: augmentation, backbone, method)",
+        "(allowed: augmentation, backbone, method, base, recipe)",
         "mine.yaml:11:21: unknown field `table.rows.0.metod`; did you mean `method`? "
-        "(allowed: method, backbone, augmentation, representation, perturbation, at, label)",
+        "(allowed: method, backbone, augmentation, representation, perturbation, at, label, epoch, metric, baseline, printed_as)",
         "mine.yaml:1:1: unknown field `titel`; did you mean `title`? "
         "(allowed: title, paper, pretrain, probe, perturbed, grid, seeds, evaluate, table, claims)",
     ]
@@ -115,10 +115,10 @@ def test_an_empty_file_lacks_what_a_file_must_have(tmp_path):
         ("{label: DINO, method: dino}", "{method: dino}", "11:7: `table.rows.0.label` is missing"),
         ("{label: DINO, method: dino}", "dino", "11:7: table.rows.0: Input should be `field: value` pairs (given: '"),
         ("{method: dino}]", "{method: dino}, {method: dino}]", "18:5: claims.0.cells: List should have at most 2"),
-        ("    each: {aug", "    relation: less\n    each: {aug", "19:5: `less`: no such relation (allowed: greater)"),
+        ("    each: {aug", "    relation: less\n    each: {aug", "19:5: `less`: no such relation (allowed: greater, falls, status)"),
         ("each: {aug", "each: {pertubation: [], aug", "19:12: `pertubation`: no such coordinate; did you mean `pertur"),
         ("{baug: [orig]}", "{baug: [ogir]}", "13:17: `ogir`: no such perturbation; did you mean `orig`?"),
-        ("table:\n", "table:\n  columns: method\n", "9:3: `method`: no such columns (allowed: perturbation)"),
+        ("table:\n", "table:\n  columns: method\n", "9:3: table.columns: expected `perturbation`, or a list of columns"),
         ("title: Mine", "title: {a: " + "x" * 200 + "}", "1:1: title: Input should be a valid string (given: {'a': "),
         ("title: Mine", "title: Mine\n'[key]': 1\nproduct: 2", "2:1: unknown field `[key]`"),
     ],

@@ -98,3 +98,43 @@ def test_mistakes_of_selection_and_of_fields_are_reported_together(tmp_path):
     with pytest.raises(RequestError) as refused:
         expand(tmp_path, text)
     assert len(refused.value.messages) == 3
+
+
+COLUMNS = "table:\n  columns: [{label: A, metric: top1}, {label: B, metric: head_norm_v, method: clever}]\n"
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([("table:\n", COLUMNS)], "`head_norm_v` is noted at epochs: give every row an `epoch`"),
+        ([("table:\n", "table:\n  columns: [{label: A, metric: top1, method: byol}]\n")], "`byol`: no such method in the grid"),
+        ([("{label: DINO, method: dino}", "{label: DINO, method: dino, epoch: 501}")], "epoch 501 of a pre-training of 500"),
+        (
+            [("{label: CLeVER, method: clever}", "{label: CLeVER, method: clever, baseline: {method: byol}}")],
+            "`byol`: no such method in the grid",
+        ),
+        (
+            [("  - {task: perturbed, perturbation: [orig, cj]}", "  - {task: pretrain}")],
+            "a pre-training has no scores: list other columns",
+        ),
+        (
+            [
+                ("  - {task: perturbed, perturbation: [orig, cj]}", "  - {task: pretrain}"),
+                ("table:\n", "table:\n  columns: [{label: A, metric: gflops}]\n"),
+            ],
+            "`gflops` is known of a probe only: `evaluate` one",
+        ),
+        ([("    each: {aug", "    relation: status\n    each: {aug")], "relation `status` needs one cell"),
+        ([("    each: {aug", "    relation: falls\n    each: {aug")], "needs three or more values of `backbone`"),
+        ([("    each: {aug", "    status: collapse\n    each: {aug")], "belongs there alone"),
+    ],
+)
+def test_columns_rows_and_claims_that_cannot_be_filled_are_refused(tmp_path, pairs, message):
+    found = mistakes(tmp_path, changed(*pairs))
+    assert any(message in line for line in found), found
+
+
+def test_a_row_that_only_repeats_the_paper_needs_no_method_of_the_grid(tmp_path):
+    row = "{label: DINO, method: dino}"
+    study = expand(tmp_path, changed((row, f"{row}\n    - {{label: Other, printed_as: other, backbone: vit_small}}")))
+    assert len(study.experiment.table.rows) == 3

@@ -18,7 +18,10 @@ RESNETS = {
     Name.RESNET18: {"block": BasicBlock, "depths": (2, 2, 2, 2), "widths": (64, 128, 256, 512)},
     Name.RESNET50: {"block": Bottleneck, "depths": (3, 4, 6, 3), "widths": (64, 128, 256, 512)},
     # Few channels at full resolution, where a CPU spends its time; multiples of 8 fill its vector registers.
+    Name.RESNET_PICO: {"block": BasicBlock, "depths": (1, 1, 1, 1), "widths": (8, 16, 32, 64)},
     Name.RESNET_NANO: {"block": BasicBlock, "depths": (1, 1, 1, 1), "widths": (8, 24, 48, 96)},
+    # Fewer still, since the last layers of its blocks are four times as wide as these.
+    Name.RESNET_MICRO: {"block": Bottleneck, "depths": (1, 1, 1, 1), "widths": (4, 8, 32, 88)},
 }
 VMAMBAS = {
     Name.VMAMBA_TINY: {"depths": (2, 2, 8, 2), "widths": (96, 192, 384, 768)},

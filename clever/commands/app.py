@@ -3,6 +3,7 @@
 import typer
 
 from clever.commands import bench, carry_out, data, doctor, drill, look, report, sweep, tracking
+from clever.commands import eval as evaluation
 
 app = typer.Typer(
     name="clever",
@@ -12,7 +13,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: loading rich for it would take longer than everything else
 )
-for family in (carry_out, sweep, look, report, doctor, bench):
+for family in (carry_out, sweep, look, report, evaluation, doctor, bench):
     family.register(app)
 app.add_typer(data.app, name="data")
 app.add_typer(drill.app, name="drill")

@@ -41,7 +41,7 @@ def run(
         out = Out(json, quiet)
         if chosen(request) == "slurm":
             raise typer.Exit(submit(request, out, yes=yes, wait=wait))
-        raise typer.Exit(_carry_out(request, out))
+        raise typer.Exit(carry_out(request, out))
 
 
 def retry(
@@ -71,7 +71,7 @@ def retry(
         out = Out(json, quiet)
         if chosen(request) == "slurm":
             raise typer.Exit(submit(request, out, yes=yes, wait=wait, only_failed=True))
-        raise typer.Exit(_carry_out(request, out, only_failed=True))
+        raise typer.Exit(carry_out(request, out, only_failed=True))
 
 
 def cancel(
@@ -109,7 +109,7 @@ def cancel(
         raise typer.Exit(1 if out_of_reach else 0)
 
 
-def _carry_out(request, out: Out, only_failed: bool = False) -> int:  # type: ignore[no-untyped-def]
+def carry_out(request, out: Out, only_failed: bool = False) -> int:  # type: ignore[no-untyped-def]
     from clever.names import Action
     from clever.run import session
 
@@ -161,7 +161,7 @@ def tell(request, plan, out: Out, code: int, failures: dict[str, str]) -> int:  
 
         out.say(f"MLflow:  {describe(request.settings.tracking_uri)}")
     if code:
-        out.say(f"Next:    clever run {request.options} goes on with what is not done")
-    else:
+        out.say(f"Next:    clever {request.command} {request.options} goes on with what is not done")
+    elif request.command == "run":
         out.say(f"Next:    clever report {request.options} --format latex, or a larger scale: clever show profiles")
     return code

@@ -46,7 +46,8 @@ def carry_out(request: Request, out: Out, *, yes: bool, wait: bool, only_failed:
     if wait or not queued:
         return tell(request, plan, out, code, {})
     out.result(_human(submitted), _machine(submitted) | {"exit": code})
-    out.say(f"Next:    clever status {request.options} --watch; the same `clever run` again goes on with what died")
+    look = f"clever status {request.options} --watch; " if request.command == "run" else ""
+    out.say(f"Next:    {look}the same `clever {request.command}` again goes on with what died")
     return code
 
 

@@ -211,16 +211,19 @@ def backbones_view() -> View:
 
 
 def methods_view() -> View:
-    from clever.names import Recipe
-    from clever.recipes import RECIPES
+    """Every method's hyper-parameters, under both recipes; CLeVER once over each of its bases."""
+    from clever.names import Method, Recipe
+    from clever.recipes import BASES, RECIPES, recipe_of
 
     machine, table = [], _table("method", "recipe", "hyper-parameters")
-    for method, model in RECIPES.items():
+    table.caption = "drop_path is the student's; a VMamba's is 0.2 unless it is given, and the teacher's too"
+    for method, base in ((m, b) for m in RECIPES for b in (BASES if m == Method.CLEVER else (None,))):
+        given = {"base": base} if base else {}
         for recipe in Recipe:
-            values = model(recipe=recipe).model_dump(mode="json")
-            machine.append({"name": method.value, "recipe": recipe.value, "hyper": values})
-            words = ", ".join(f"{key} {value}" for key, value in values.items() if key != "recipe")
-            table.add_row(method.value, recipe.value, words)
+            values = recipe_of(method, given).model_validate({**given, "recipe": recipe}).model_dump(mode="json")
+            machine.append({"name": method.value, "base": base, "recipe": recipe.value, "hyper": values})
+            words = ", ".join(f"{key} {value}" for key, value in values.items() if key not in ("recipe", "base"))
+            table.add_row(f"{method} over {base}" if base else method.value, recipe.value, words)
     return table, machine
 
 

@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from clever.backbones import Backbone, VisionTransformer, build_backbone
 from clever.spec import BackboneShape
 
-# Per number that a layer puts out, or that pooling reads; in train mode, as fvcore, the paper's counter, has it.
+# Per number that a layer puts out, or that pooling reads; norms as in training, which is what fvcore, the paper's
+# counter, charges for them.
 NORM_COST, POOLING_COST = 5, 1
 
 
@@ -42,7 +43,7 @@ def complexity(shape: BackboneShape, side: int = 224) -> Complexity:
             module.register_forward_hook(lambda _, inputs, output: own.append(POOLING_COST * inputs[0].numel()))
     counter = FlopCounterMode(display=False)  # counts a multiply-accumulate as two
     with counter, torch.no_grad():
-        _whole_pass(backbone.train(), images)
+        _whole_pass(backbone.eval(), images)  # a batch norm cannot train on one image of one pixel
     parameters = sum(parameter.numel() for parameter in backbone.parameters())
     return Complexity(parameters, counter.get_total_flops() // 2 + sum(own))
 

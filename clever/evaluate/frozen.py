@@ -1,6 +1,7 @@
 """Frozen backbones: read from a run's ``weights.pt`` or left as initialised, and the features they give."""
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def teacher_backbone(shape: BackboneShape, weights: Path) -> Backbone:
     if document["shape"] != shape.model_dump(mode="json"):
         raise WeightsError(f"{weights} holds a backbone {document['shape']}, wanted is {shape.model_dump(mode='json')}")
     backbone = build_backbone(shape)
-    _check_names(backbone, document["backbone"], weights)
+    if listed := differences(backbone.state_dict(), document["backbone"]):
+        raise WeightsError(f"the parameters in {weights} are not this backbone's. {listed}")
     backbone.load_state_dict(document["backbone"])
     return freeze(backbone)
 
@@ -66,8 +68,8 @@ def probe_features(backbone: Backbone, images: Tensor, precision: Precision) -> 
         return backbone.probe_features(images).float()
 
 
-def _check_names(backbone: Backbone, found: dict[str, Tensor], path: Path) -> None:
-    wanted = backbone.state_dict()
+def differences(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """What keeps ``found`` from being the parameters ``wanted``, by name; empty where nothing does."""
     problems = {
         "missing": sorted(wanted.keys() - found.keys()),
         "unexpected": sorted(found.keys() - wanted.keys()),
@@ -77,6 +79,4 @@ def _check_names(backbone: Backbone, found: dict[str, Tensor], path: Path) -> No
             if name in found and found[name].shape != wanted[name].shape
         ],
     }
-    if any(problems.values()):
-        listed = "; ".join(f"{problem}: {', '.join(names)}" for problem, names in problems.items() if names)
-        raise WeightsError(f"the parameters in {path} are not this backbone's. {listed}")
+    return "; ".join(f"{problem}: {', '.join(names)}" for problem, names in problems.items() if names)

@@ -16,6 +16,7 @@ from clever.data.datasets import Images
 from clever.data.loader import probe_batches, test_batches
 from clever.data.perturb import normalise
 from clever.errors import RequestError
+from clever.evaluate.complexity import complexity
 from clever.evaluate.frozen import WeightsError, probe_features, teacher_backbone, untrained_backbone
 from clever.evaluate.heads import Heads, head_columns
 from clever.evaluate.scores import percentages
@@ -51,9 +52,10 @@ def probe(
 ) -> dict[str, Any]:
     """Train the heads on ``train``, score them on ``test`` after every epoch, write ``folder/heads.pt``.
 
-    Returns ``{"scores": {representation: {"top1", "top5", "best_top1", "best_epoch"}}, "images", "epochs"}``, in
-    percent and with epochs counted from 1. ``top1`` and ``top5`` are the last epoch's; the best epoch is chosen on the
-    test split (the released code's headline). Goes on from the newest checkpoint in ``folder/checkpoints``.
+    Returns ``{"scores": {representation: {"top1", "top5", "best_top1", "best_epoch"}}, "images", "epochs",
+    "backbone"}``, in percent and with epochs counted from 1. ``top1`` and ``top5`` are the last epoch's; the best epoch
+    is chosen on the test split (the released code's headline). ``backbone`` has its ``name``, ``parameters`` and
+    ``macs``, for one image of ``side`` pixels (Table 8). Goes on from the newest checkpoint in ``folder/checkpoints``.
 
     Raises Preempted when ``should_stop`` says so, after saving the last whole epoch; WeightsError where ``weights`` is
     not this backbone's; RequestError where the splits' classes or the specification do not fit.
@@ -81,7 +83,7 @@ def probe(
         state.save(kept)
         raise Preempted(state.epochs_done) from None
     heads.save(folder / "heads.pt")
-    return {"scores": state.scores, "images": len(test), "epochs": spec.epochs}
+    return {"scores": state.scores, "images": len(test), "epochs": spec.epochs, "backbone": _size(spec)}
 
 
 def learning_rate(spec: ProbeSpec, epoch: int) -> float:
@@ -97,6 +99,14 @@ def _backbone(spec: ProbeSpec, weights: Path | None) -> Backbone:
     if weights is None:
         raise WeightsError("no weights were given: the probe of a teacher reads the weights.pt of its pre-training")
     return teacher_backbone(spec.shape, weights)
+
+
+def _size(spec: ProbeSpec) -> dict[str, Any]:
+    """The backbone's name, parameters and multiply-accumulates at the size that the probe reads."""
+    counted = complexity(spec.shape, spec.crop_size)
+    return {
+        "name": spec.shape.name.value, "parameters": counted.parameters, "macs": counted.macs, "side": spec.crop_size,
+    }  # fmt: skip
 
 
 class _Stopped(Exception):

@@ -66,13 +66,14 @@ class Clever(Method):
     def health(self) -> dict[str, float]:
         """As DINO's for h_IR, and what tells a collapse of h_EF (Table 1), as log10.
 
-        `head_norm_ir`, `head_norm_ef`: L2 norms of the student heads' trained parameters; `z_ef`: mean absolute
-        output of h_EF.
+        `head_norm_ir`, `head_norm_ef`: L2 norms of the student heads' trained parameters; `z_ir`, `z_ef`: mean
+        absolute outputs of h_IR and h_EF.
         """
         return {
             "ln_k": math.log(self.hyper.prototypes),
             "teacher_entropy": self.invariant.teacher_entropy(),
             "head_norm_ir": log10(math.sqrt(squared_norm(self.invariant.student).item())),
             "head_norm_ef": log10(math.sqrt(squared_norm(self.equivariant.student).item())),
+            "z_ir": log10(self.invariant.output_size()),
             "z_ef": log10(self.equivariant.output_size()),
         }

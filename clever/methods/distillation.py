@@ -17,12 +17,18 @@ GLOBAL_CROPS = 2
 
 
 class DistilledBackbone(nn.Module):
-    """A student backbone for all crops, and its teacher, without stochastic depth, for the global ones."""
+    """A student backbone for all crops, and its teacher for the global ones.
+
+    The teacher has no stochastic depth, except a VMamba's, which the release gives the student's: as it is never put
+    in eval mode, it uses it.
+    """
 
     def __init__(self, spec: PretrainSpec):
         super().__init__()
         self.crops = GLOBAL_CROPS + spec.local_crops
-        self.pair = MeanTeacher(build_backbone(spec.shape, spec.hyper.drop_path), build_backbone(spec.shape))
+        rate = spec.hyper.drop_path
+        teacher_rate = rate if spec.backbone.startswith("vmamba") else 0.0
+        self.pair = MeanTeacher(build_backbone(spec.shape, rate), build_backbone(spec.shape, teacher_rate))
 
     @property
     def teacher(self) -> Backbone:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clever.data.datasets import Images, open_images
+from clever.errors import RequestError
 from clever.evaluate.perturbed import perturbed
 from clever.evaluate.probe import probe
 from clever.failures import largest_batch
@@ -56,6 +57,8 @@ class Work:
 
 def run(work: Work, should_stop: Callable[[], bool]) -> None:
     """Do the task and mark it done. Raises Interrupted when it was stopped after saving."""
+    if work.task.kind is TaskKind.IMPORTED:
+        raise RequestError("nothing trains an imported backbone: give its checkpoint to `clever eval` again")
     began = time.time()
     store, folder, spec = Store(work.settings.store), work.found.path, work.task.spec
     images = {split: _open(spec, split, work.settings) for split in SPLITS[work.task.kind]}

@@ -50,4 +50,4 @@ def send(store: Path, uri: str, experiment: str, tasks: Sequence[TrackedTask]) -
 
 def _facts(task: Task) -> dict[str, str]:
     keys = ("dataset", "method", "backbone", "augmentation")
-    return {key: str(getattr(task.spec, key)) for key in keys if hasattr(task.spec, key)}
+    return {key: str(value) for key in keys if (value := getattr(task.spec, key, None)) is not None}

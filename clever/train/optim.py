@@ -93,7 +93,9 @@ def parameter_groups(
     found: dict[tuple[bool, bool], list[nn.Parameter]] = {(False, True): [], (False, False): []}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            large = not name.endswith("bias") and parameter.ndim > 1
+            # The release's rule, by which a VMamba's A_logs and dt_projs_bias decay: both have two dimensions.
+            is_bias = name == "bias" or name.endswith(".bias")
+            large = not is_bias and parameter.ndim > 1
             found.setdefault((id(parameter) in held, large), []).append(parameter)
     return [
         {"params": members, "decays": large or decay_all, "weight_decay": 0.0, "adapts": large, "constant": is_held}

@@ -61,8 +61,9 @@ def pretrain(
     last step: bit for bit the same on a CPU however often the run was interrupted.
 
     Returns ``steps``, ``epochs``, ``images`` (seen), ``loss`` (the last that was logged), ``seconds`` (of training,
-    over all interruptions), ``world``, ``health`` (the last numbers) and ``warnings``. Raises Preempted after saving
-    where ``should_stop``; Diverged; ValueError where the batch cannot be cut or the precision is not to be had.
+    over all interruptions), ``world``, ``health`` (the last numbers), ``milestones`` (those after the first step,
+    under "0", and after each milestone epoch, under its number) and ``warnings``. Raises Preempted after saving where
+    ``should_stop``; Diverged; ValueError where the batch cannot be cut or the precision is not to be had.
     """
     torch.set_num_threads(spec.threads)
     micro_batches = count_micro_batches(spec.global_batch, world, max_batch_per_device)
@@ -76,6 +77,7 @@ def pretrain(
     with contextlib.closing(loader.from_step(learner.step)) as steps:  # its workers end with the loop, however it ends
         for batches in steps:
             terms = learner.take_step(batches)
+            run.note_milestone(terms)
             if learner.step % LOG_EVERY == 0 or learner.step in (1, schedules.total_steps):
                 run.report(terms)
             run.show_progress()
@@ -118,6 +120,7 @@ class _Run:
         self.health = Health(self.schedules.total_steps, self.schedules.warmup_steps)
         self.loss = math.nan  # this and the next: as last logged
         self.numbers: dict[str, float] = {}
+        self.milestones: dict[str, dict[str, float]] = {}
         self.began = self.saved = self.reported = time.monotonic()
         self.reported_step = 0
         self.images_per_second = 0.0
@@ -138,9 +141,21 @@ class _Run:
             self.learner.load(step, state["learner"])
             self.health.load(state["health"])
             self.loss, self.numbers = state["loss"], state["numbers"]
+            self.milestones = state.get("milestones", {})  # checkpoints of older versions have none
             self.began -= state["seconds"]
             _logger.info("goes on after step %d of %d", step, self.schedules.total_steps)
         self.reported_step = step
+
+    def note_milestone(self, terms: dict[str, torch.Tensor]) -> None:
+        """Keep the health numbers, if the step just taken was the first or ended a milestone epoch."""
+        step = self.learner.step
+        epoch, rest = divmod(step, self.schedules.steps_per_epoch)
+        ended = [epoch] if rest == 0 and epoch in self.spec.milestones else []
+        reached = [0, *ended] if step == 1 else ended
+        if reached:
+            self._check_loss(terms)  # the numbers of a run that is lost are none that JSON could hold
+            numbers = self._read(self.learner.method.health())
+            self.milestones |= {str(number): numbers for number in reached}
 
     def report(self, terms: dict[str, torch.Tensor]) -> None:
         """Read the numbers of the step just taken, log them, and see whether they are healthy."""
@@ -162,6 +177,8 @@ class _Run:
 
     def _read(self, numbers: dict[str, Any]) -> dict[str, float]:
         """Means over ranks; the one place where the device is waited for."""
+        if not numbers:
+            return {}
         values = torch.stack([torch.as_tensor(value, dtype=torch.float32) for value in numbers.values()]).tolist()
         return dict(zip(numbers, mean_over_ranks(values, self.learner.world), strict=True))
 
@@ -177,17 +194,21 @@ class _Run:
 
     def save(self, terms: dict[str, torch.Tensor]) -> None:
         """Write a checkpoint, but never one of a run that is lost already."""
-        self.health.check_loss(self.learner.step, self._read({"loss": terms["loss"]})["loss"])
+        self._check_loss(terms)
         if self.learner.rank == 0:
             state = {
                 "learner": self.learner.state(),
                 "health": self.health.state(),
                 "loss": self.loss,
                 "numbers": self.numbers,
+                "milestones": self.milestones,
                 "seconds": self._seconds(),
             }
             checkpoint.save(self.folder / "checkpoints", self.learner.step, state)
         self.saved = time.monotonic()
+
+    def _check_loss(self, terms: dict[str, torch.Tensor]) -> None:
+        self.health.check_loss(self.learner.step, self._read({"loss": terms["loss"]})["loss"])
 
     def finish(self) -> dict[str, Any]:
         """Write the teacher's backbone, unless the run was in vain, and sum the run up."""
@@ -206,6 +227,7 @@ class _Run:
             "seconds": self._seconds(),
             "world": self.learner.world,
             "health": self.numbers,
+            "milestones": self.milestones,
             "warnings": warnings,
         }
 

@@ -24,17 +24,23 @@ def test_every_backbone_of_the_vocabulary_can_be_built(name):
     assert model.dim > 0 and model.probe_dim % model.dim == 0
 
 
-@pytest.mark.parametrize("name", ["vit_nano", "resnet_nano", "vmamba_nano"])
-def test_the_nano_backbones_are_small_and_read_any_size(name):
+SMALL = {
+    "resnet_pico": 77_352, "resnet_nano": 170_808, "resnet_micro": 179_940, "vmamba_nano": 196_480, "vit_nano": 204_352,
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_small_backbones_have_their_size_and_read_images_of_any(name):
     model = build_backbone(shape(name)).eval()
-    assert 150_000 < sum(parameter.numel() for parameter in model.parameters()) < 250_000
+    assert sum(parameter.numel() for parameter in model.parameters()) == SMALL[name]
     for side in (8, 16, 24):
         assert model(torch.randn(1, 3, side, side)).shape == (1, model.dim)
         assert model.probe_features(torch.randn(1, 3, side, side)).shape == (1, model.probe_dim)
 
 
 @pytest.mark.parametrize(
-    "name, missing", [("vit_nano", "patch_size"), ("resnet_nano", "stem"), ("vmamba_nano", "stem")]
+    "name, missing",
+    [("vit_nano", "patch_size"), ("resnet_nano", "stem"), ("resnet_micro", "stem"), ("vmamba_nano", "stem")],
 )
 def test_a_shape_without_what_its_backbone_needs_is_refused(name, missing):
     with pytest.raises(ValueError, match=missing):
@@ -43,7 +49,12 @@ def test_a_shape_without_what_its_backbone_needs_is_refused(name, missing):
 
 @pytest.mark.parametrize(
     "name, drawn",
-    [("vit_nano", "pos_embed"), ("resnet_nano", "conv1.weight"), ("vmamba_nano", "layers.0.blocks.0.op.dt_projs_bias")],
+    [
+        ("vit_nano", "pos_embed"),
+        ("resnet_nano", "conv1.weight"),
+        ("resnet_micro", "layer1.0.conv1.weight"),
+        ("vmamba_nano", "layers.0.blocks.0.op.dt_projs_bias"),
+    ],
 )
 def test_initial_weights_are_a_pure_function_of_the_seed_whatever_the_drop_path(name, drawn):
     states = []
@@ -67,6 +78,8 @@ def test_a_resnet_has_no_stochastic_depth():
         ("vit_small", 384, 307),
         ("resnet18", 512, 409),
         ("resnet50", 2048, 1638),
+        ("resnet_pico", 64, 51),
+        ("resnet_micro", 352, 281),
         ("vmamba_tiny", 768, 614),
     ],
 )

@@ -10,24 +10,25 @@ from clever.backbones import build_backbone
 from clever.backbones.resnet import BasicBlock, Bottleneck
 from clever.spec import BackboneShape
 
+RESNET_BLOCKS = {"resnet_pico": BasicBlock, "resnet_nano": BasicBlock, "resnet_micro": Bottleneck}
+
 
 def block_of(name: str) -> nn.Module:
     torch.manual_seed(0)
-    if name == "bottleneck":
-        return Bottleneck(16, 4)
     own = {"patch_size": 4} if name == "vit_nano" else {"stem": "small"}
     model = build_backbone(BackboneShape(name=name, image_size=16, **own), drop_path=0.0)
-    if name == "resnet_nano":
+    if name in RESNET_BLOCKS:
         block = model.layer2[0]
-        assert isinstance(block, BasicBlock)
+        assert isinstance(block, RESNET_BLOCKS[name])
         return block
     return model.blocks[0] if name == "vit_nano" else model.layers[0].blocks[0]
 
 
 INPUTS = {
     "vit_nano": (2, 17, 64),
+    "resnet_pico": (2, 8, 8, 8),
     "resnet_nano": (2, 8, 8, 8),
-    "bottleneck": (2, 16, 8, 8),
+    "resnet_micro": (2, 16, 8, 8),
     "vmamba_nano": (2, 5, 7, 40),
 }
 

@@ -45,13 +45,22 @@ def test_a_vit_is_counted_as_by_hand():
     assert counted.macs == expected
 
 
+def test_a_resnet_whose_last_map_is_one_pixel_can_be_counted():
+    small = BackboneShape(name="resnet_nano", image_size=16, stem="small")
+    assert 0 < complexity(small, side=8).macs < complexity(small, side=16).macs
+
+
 def test_counting_builds_no_weights_and_draws_no_random_numbers():
     state = torch.get_rng_state()
     complexity(shape("vmamba_tiny"))
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_counted_backbone_has_the_parameters_of_the_built_one():
-    small = BackboneShape(name="vmamba_nano", image_size=16, stem="small")
+@pytest.mark.parametrize("own", [
+    {"name": "vit_nano", "patch_size": 4}, {"name": "resnet_nano", "stem": "small"},
+    {"name": "vmamba_nano", "stem": "small"},
+], ids=lambda own: own["name"])  # fmt: skip
+def test_a_counted_backbone_has_the_parameters_of_the_built_one(own):
+    small = BackboneShape(image_size=16, **own)
     built = sum(parameter.numel() for parameter in build_backbone(small).parameters())
     assert complexity(small, side=16).parameters == built

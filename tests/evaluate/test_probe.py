@@ -1,6 +1,7 @@
 """The linear probe against plain NumPy, on planted features, and through interruptions."""
 
 import itertools
+import json
 import re
 
 import numpy as np
@@ -8,9 +9,12 @@ import pytest
 import torch
 
 from clever.evaluate import probe as module
+from clever.evaluate.complexity import complexity
 from clever.evaluate.frozen import WeightsError
 from clever.evaluate.probe import Preempted, learning_rate, probe
 from clever.names import Precision
+from clever.spec import BackboneShape
+from tests.evaluate.test_complexity import PAPER
 
 MLFLOW_NAME = re.compile(r"[A-Za-z0-9_\-. /]+")
 COLUMNS = {"full": slice(0, 5), "invariant": slice(0, 3), "equivariant": slice(3, 5)}
@@ -144,6 +148,27 @@ def test_scores_are_those_of_the_saved_heads(run, probe_spec, test_images, plant
         predicted = (features[:, columns] @ head["weight"].numpy().T + head["bias"].numpy()).argmax(1)
         accuracy = 100 * (predicted == test_images.labels.numpy()).mean()
         assert result["scores"][name]["top1"] == pytest.approx(accuracy)
+
+
+def test_the_result_tells_the_size_of_the_backbone_at_the_size_that_the_probe_reads(run, probe_spec):
+    counted = complexity(probe_spec.shape, side=probe_spec.crop_size)
+    assert run(probe_spec.model_copy(update={"epochs": 1}))["backbone"] == {
+        "name": "resnet_nano", "parameters": counted.parameters, "macs": counted.macs, "side": 8,
+    }
+    smaller = module._size(probe_spec.model_copy(update={"crop_size": 4}))
+    assert (smaller["parameters"], smaller["side"]) == (counted.parameters, 4)
+    assert smaller["macs"] < counted.macs
+
+
+@pytest.mark.parametrize("name", ["vit_tiny", "vit_small", "resnet18", "resnet50", "vmamba_tiny"])
+def test_at_224_px_the_size_of_a_backbone_is_the_papers(probe_spec, name):
+    own = {"patch_size": 16} if name.startswith("vit") else {"stem": "standard"}
+    shape = BackboneShape(name=name, image_size=224, **own)
+    size = module._size(probe_spec.model_copy(update={"shape": shape, "crop_size": 224}))
+    parameters, gflops = PAPER[name]
+    assert size == {"name": name, "parameters": parameters, "macs": size["macs"], "side": 224}
+    assert f"{size['macs'] / 1e9:.4f}" == gflops
+    json.dumps(size)
 
 
 def test_test_features_are_computed_once_and_train_features_once_an_epoch(run, probe_spec, monkeypatch):

@@ -146,13 +146,14 @@ def test_health_tells_norms_and_outputs_of_the_heads_as_log10(make_spec, make_vi
     views = make_views(3)
     method(views)
     health = method.health()
-    assert health.keys() == {"ln_k", "teacher_entropy", "head_norm_ir", "head_norm_ef", "z_ef"}
+    assert health.keys() == {"ln_k", "teacher_entropy", "head_norm_ir", "head_norm_ef", "z_ir", "z_ef"}
     assert health["ln_k"] == pytest.approx(math.log(12))
     for part, head in (("ir", method.invariant), ("ef", method.equivariant)):
         expected = 0.5 * math.log10(norm_in_numpy(head.student))
         assert health[f"head_norm_{part}"] == pytest.approx(expected, abs=1e-5)
-    outputs = outputs_in_numpy(method, method.equivariant, slice(51, 64), views, "student")
-    assert health["z_ef"] == pytest.approx(math.log10(np.abs(outputs).mean()), abs=1e-5)
+    for part, head, columns in (("ir", method.invariant, slice(51)), ("ef", method.equivariant, slice(51, 64))):
+        outputs = outputs_in_numpy(method, head, columns, views, "student")
+        assert health[f"z_{part}"] == pytest.approx(math.log10(np.abs(outputs).mean()), abs=1e-5)
 
 
 def test_the_health_of_a_head_that_vanished_is_finite(make_spec, make_views):

@@ -48,7 +48,7 @@ def fill(store: FakeStore, study: Study, score: Score, images: int = 360) -> Fak
             place = {**point.coordinates, "probe_seed": str(probe.spec.seed)}
             store.results[task.id] = perturbed_result(task, place, score, images)
     for control in study.controls:
-        place = {"method": "untrained", "probe_seed": "0"}
+        place = {"method": "untrained", "seed": "0", "probe_seed": "0"}
         store.results[control.probe.id] = probe_result(control.probe, place, score, images)
     return store
 

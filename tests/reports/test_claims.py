@@ -122,10 +122,10 @@ def test_several_seeds_give_the_margin_from_their_own_spread(own_study, store, h
     spread = {"0": 0.0, "1": 1.0, "2": 5.0}
 
     def score(place):
-        own = {"dino": 60.0, "clever": 70.0 + spread[place["probe_seed"]]}
-        return own.get(place["method"], 0.0) + spread[place["probe_seed"]]
+        own = {"dino": 60.0, "clever": 70.0 + spread[place["seed"]]}
+        return own.get(place["method"], 0.0) + spread[place["seed"]]
 
-    judgement = verdict_of(own_study, store, helpers, score, images=3, seeds="probe=3")
+    judgement = verdict_of(own_study, store, helpers, score, images=3, seeds="3")
     dino = 60 + np.array([0.0, 1.0, 5.0])
     clever = 70 + 2 * np.array([0.0, 1.0, 5.0])
     margin = 2.776 * np.sqrt(dino.var(ddof=1) / 3 + clever.var(ddof=1) / 3)  # t at 95 %, 4 degrees of freedom
@@ -137,12 +137,22 @@ def test_several_seeds_give_the_margin_from_their_own_spread(own_study, store, h
 
 def test_two_seeds_decide_less_than_two_standard_errors_would(own_study, store, helpers):
     def score(place):
-        return by_method(60.0, 63.0)(place) + 2 * int(place["probe_seed"])
+        return by_method(60.0, 63.0)(place) + 2 * int(place["seed"])
 
-    judgement = verdict_of(own_study, store, helpers, score, images=10**6, seeds="probe=2")
+    judgement = verdict_of(own_study, store, helpers, score, images=10**6, seeds="2")
     error = np.sqrt(2 * np.array([0.0, 2.0]).var(ddof=1) / 2)
     assert 2 * error < 3 < 4.303 * error
     assert judgement.pairs[0].margin == pytest.approx(4.303 * error)
+    assert judgement.verdict is Verdict.UNDECIDED
+
+
+def test_repeated_probes_of_one_pre_training_do_not_narrow_the_margin(own_study, store, helpers):
+    def score(place):
+        return by_method(60.0, 63.0)(place) + 0.01 * int(place["probe_seed"])
+
+    judgement = verdict_of(own_study, store, helpers, score, images=100, seeds="probe=5")
+    sampling = 2 * 100 * np.sqrt(0.6002 * 0.3998 / 100 + 0.6302 * 0.3698 / 100)
+    assert judgement.pairs[0].margin == pytest.approx(sampling)
     assert judgement.verdict is Verdict.UNDECIDED
 
 

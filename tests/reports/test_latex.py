@@ -38,8 +38,8 @@ def check_structure(text: str) -> None:
 
 def page(table3, store, helpers) -> str:
     """Two seeds; one cell failed, one is half measured."""
-    study = table3(seeds="probe=2")
-    helpers.fill(store, study, lambda place: helpers.steady(place) + int(place["probe_seed"]))
+    study = table3(seeds="2")
+    helpers.fill(store, study, lambda place: helpers.steady(place) + int(place.get("seed", 0)))
     for task in helpers.perturbed_of(study, augmentation="baug", method="dino"):
         store.set(task, State.FAILED)
     store.set(helpers.perturbed_of(study, augmentation="caug", method="dino")[1], State.RUNNING)

@@ -75,3 +75,50 @@ def test_what_was_seen_survives_a_checkpoint():
         parts.load(state)
         see(parts, step, contrastive=LN_K + 0.001 if step < 700 else LN_K - 0.5)
     assert parts.state() == whole.state()
+
+
+# --- one answer for all images ----------------------------------------------------------------------------------------
+
+
+def watch(total: int, collapsed: range, numbers: dict[str, float], contrastive: float = 1.0) -> Health:
+    """A run without warm-up, read every ten steps; within ``collapsed`` it has these numbers, else healthy ones."""
+    health = Health(total, 0)
+    for step in range(10, total + 1, 10):
+        now = step in collapsed
+        healthy = dict.fromkeys(numbers, 0.7)
+        health.check(
+            step, {"loss": 1.0, "contrastive": contrastive if now else 1.0}, {**healthy, **(numbers if now else {})}
+        )
+    return health
+
+
+PROTOTYPE = {"numbers": {"teacher_entropy": 0.001}, "contrastive": 0.002}
+POINT = {"numbers": {"spread": 0.004}}
+
+
+@pytest.mark.parametrize(("collapse", "word"), [(PROTOTYPE, "one and the same prototype"), (POINT, "one point")])
+def test_a_collapse_of_all_images_is_a_warning_when_it_is_long_or_at_the_end(collapse, word):
+    (long,) = watch(1000, range(0, 600), **collapse).warnings()
+    assert word in long and "590 of 1000 steps" in long and "last in step 590" in long
+    (late,) = watch(1000, range(980, 1001), **collapse).warnings()
+    assert word in late and "30 of 1000 steps" in late
+    assert watch(1000, range(0, 400), **collapse).warnings() == []
+    assert watch(1000, range(0), **collapse).warnings() == []
+
+
+def test_a_small_loss_or_a_small_entropy_alone_is_no_collapse():
+    everywhere = range(0, 1001)
+    assert watch(1000, everywhere, {"teacher_entropy": 0.001}, contrastive=0.1).warnings() == []
+    assert watch(1000, everywhere, {"teacher_entropy": 0.1}, contrastive=0.001).warnings() == []
+    assert watch(1000, everywhere, {}, contrastive=0.0).warnings() == []  # of a base without prototypes
+    assert watch(1000, everywhere, {"spread": 0.1}).warnings() == []
+
+
+def test_what_was_seen_of_a_collapse_survives_a_checkpoint_and_older_checkpoints_are_read():
+    first = watch(1000, range(0, 600), **POINT)
+    again = Health(1000, 0)
+    again.load(first.state())
+    assert again.warnings() == first.warnings() != []
+    older = {name: value for name, value in first.state().items() if name != "collapsed"}
+    again.load(older)
+    assert again.warnings() == []

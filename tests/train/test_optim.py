@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from clever.backbones import build_backbone
 from clever.recipes import DinoRecipe
+from clever.spec import BackboneShape
 from clever.train.optim import Schedules, build_optimiser, clip_each, cosine, drop_gradients, parameter_groups
 
 
@@ -72,6 +74,26 @@ def test_biases_and_one_dimensional_parameters_do_not_decay_and_frozen_ones_are_
     assert {names[id(p)] for p in decaying["params"]} == {"linear.weight", "token"}
     assert {names[id(p)] for p in others["params"]} == {"linear.bias", "norm.weight", "norm.bias", "scale"}
     assert others["weight_decay"] == 0
+
+
+def decaying_names(module: nn.Module) -> set[str]:
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    return {names[id(p)] for group in parameter_groups(module) if group["decays"] for p in group["params"]}
+
+
+def test_a_parameter_is_a_bias_only_by_its_last_name():
+    module = nn.Module()
+    for name in ("bias", "step_bias", "scale"):
+        module.register_parameter(name, nn.Parameter(torch.ones(2, 2)))
+    assert decaying_names(module) == {"step_bias", "scale"}
+
+
+def test_in_a_vmamba_all_that_has_two_dimensions_decays_even_the_biases_of_the_step_sizes():
+    vmamba = build_backbone(BackboneShape(name="vmamba_nano", image_size=16, stem="small"))
+    decaying = decaying_names(vmamba)
+    assert decaying == {name for name, parameter in vmamba.named_parameters() if parameter.ndim > 1}
+    last = {name.rpartition(".")[2] for name in decaying}
+    assert last == {"weight", "A_logs", "dt_projs_bias", "dt_projs_weight", "x_proj_weight"}
 
 
 def test_the_schedules_reach_the_groups_of_the_optimiser():

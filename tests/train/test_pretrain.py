@@ -11,6 +11,7 @@ import torch
 from clever.spec import PretrainSpec
 from clever.train import checkpoint, pretrain
 from clever.train.health import Diverged
+from clever.train.launch import Seat, launch
 from clever.train.learner import Learner, check_accumulation, count_micro_batches, step_seed
 from clever.train.optim import Schedules
 from tests.train.small import SmallLoader, SmallMethod, nano
@@ -72,6 +73,7 @@ def test_the_result_sums_the_run_up(loop):
     assert result["world"] == 1
     assert result["loss"] == loop.logged[36]["loss"]
     assert result["health"] == {name: loop.logged[36][name] for name in ("ln_k", "weight")}
+    assert result["milestones"].keys() == {"0", "1", "2", "3"}
     assert result["warnings"] == []
     assert 0 < result["seconds"] < 60
     json.dumps(result, allow_nan=False)
@@ -125,20 +127,81 @@ def test_checkpoints_come_by_the_clock(loop):
     assert loop.checkpoints == {"step-34.pt", "step-35.pt"}
 
 
+def norms_after_each_step(loop: Loop, monkeypatch) -> list[float]:
+    """The norm of the student's weight after every step that the loop is going to take."""
+    norms: list[float] = []
+
+    def after_step(self: SmallMethod, momentum: float) -> None:
+        AFTER_STEP(self, momentum)
+        norms.append(self.student[0].weight.norm().item())
+
+    monkeypatch.setattr(SmallMethod, "after_step", after_step)
+    return norms
+
+
+AFTER_STEP = SmallMethod.after_step
+
+
+def test_health_is_noted_after_the_first_step_and_at_the_end_of_every_epoch_of_a_short_run(loop, monkeypatch):
+    norms = norms_after_each_step(loop, monkeypatch)
+    milestones = loop(SPEC)["milestones"]
+    assert list(milestones) == ["0", "1", "2", "3"]
+    assert [numbers["weight"] for numbers in milestones.values()] == [norms[step - 1] for step in (1, 12, 24, 36)]
+    assert all(numbers["ln_k"] == pytest.approx(math.log(64)) for numbers in milestones.values())
+
+
+def test_a_long_run_has_twenty_milestones_and_reads_its_health_no_more_often(loop, monkeypatch):
+    norms = norms_after_each_step(loop, monkeypatch)
+    health, read = SmallMethod.health, []
+    monkeypatch.setattr(SmallMethod, "health", lambda self: read.append(len(norms)) or health(self))
+    milestones = loop(nano(epochs=40), images=24)["milestones"]  # 3 steps an epoch
+    assert list(milestones) == ["0", *(str(epoch) for epoch in range(2, 41, 2))]
+    assert [numbers["weight"] for numbers in milestones.values()] == [norms[0], *norms[5::6]]
+    assert set(read) == {1, *range(6, 121, 6), *range(10, 121, 10)}
+
+
+def test_an_epoch_of_one_step_ends_with_the_first_step(loop):
+    milestones = loop(nano(epochs=2), images=8)["milestones"]
+    assert list(milestones) == ["0", "1", "2"] and milestones["0"] == milestones["1"]
+
+
+def test_a_method_without_health_numbers_has_empty_milestones(loop, monkeypatch):
+    monkeypatch.setattr(SmallMethod, "health", lambda self: {})
+    result = loop(SPEC)
+    assert (result["health"], result["milestones"]) == ({}, {name: {} for name in ("0", "1", "2", "3")})
+
+
+def test_a_loss_that_is_no_number_at_a_milestone_ends_the_run(tmp_path, monkeypatch):
+    loop = Loop(tmp_path, monkeypatch, losses={11: math.nan})
+    with pytest.raises(Diverged, match="loss is NaN at step 12"):
+        loop(SPEC)
+
+
+def test_a_checkpoint_without_milestones_goes_on(loop):
+    with pytest.raises(checkpoint.Preempted):
+        loop(SPEC, should_stop=lambda: len(loop.progress) == 13)
+    step, state = checkpoint.load_newest(loop.folder / "checkpoints")
+    del state["milestones"]
+    del state["health"]["collapsed"]
+    checkpoint.save(loop.folder / "checkpoints", step, state)
+    assert list(loop(SPEC)["milestones"]) == ["2", "3"]
+
+
 def outcome(loop: Loop) -> tuple:
     return loop.logged, torch.load(loop.folder / "weights.pt", weights_only=True)["backbone"]["weight"]
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
-@pytest.mark.parametrize("stops", [[1], [9, 10, 11], [35]])
+@pytest.mark.parametrize("stops", [[1], [9, 10, 11], [12, 24], [35]])
 def test_an_interrupted_run_ends_bit_for_bit_as_an_unbroken_one(tmp_path, monkeypatch, stops, optimiser):
     spec = nano(epochs=3, hyper={"optimiser": optimiser})
     whole, broken = Loop(tmp_path / "whole", monkeypatch), Loop(tmp_path / "broken", monkeypatch)
-    whole(spec)
+    unbroken = whole(spec)
     for stop in stops:
         with pytest.raises(checkpoint.Preempted):
             broken(spec, should_stop=lambda: broken.progress[-1]["step"] == stop)
-    broken(spec)
+    result = broken(spec)
+    assert {**result, "seconds": 0.0} == {**unbroken, "seconds": 0.0}
     assert broken.logged == whole.logged
     assert torch.equal(outcome(broken)[1], outcome(whole)[1])
 
@@ -268,3 +331,46 @@ def test_micro_batches_give_the_gradient_and_the_loss_of_the_whole_batch():
         expected, found = whole.take_step(one), parts.take_step(four)
         np.testing.assert_allclose(found["loss"].item(), expected["loss"].item(), rtol=1e-5)
         torch.testing.assert_close(parts.method.student[0].weight.grad, whole.method.student[0].weight.grad)
+
+
+# --- milestones ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("epochs", "milestones"),
+    [
+        (1, (1,)), (3, (1, 2, 3)), (20, tuple(range(1, 21))), (200, tuple(range(10, 201, 10))),
+        (21, (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21)),  # 10.5 is rounded up
+        (30, (2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18, 20, 21, 23, 24, 26, 27, 29, 30)),
+    ],
+)  # fmt: skip
+def test_milestones_are_all_epochs_of_a_short_training_and_twenty_of_a_long_one(epochs, milestones):
+    assert nano(epochs=epochs).milestones == milestones
+
+
+def test_the_milestones_of_any_training_ascend_to_its_last_epoch_and_hold_those_of_table_1():
+    for epochs in range(1, 500):
+        found = nano(epochs=epochs).milestones
+        assert list(found) == sorted(set(found)) and found[-1] == epochs and len(found) == min(epochs, 20)
+        assert all(isinstance(epoch, int) and epoch >= 1 for epoch in found)
+    assert {10, 50, 100, 200} <= set(nano(epochs=200).milestones)
+
+
+class RankedMethod(SmallMethod):
+    """Each rank has a number of its own."""
+
+    def health(self) -> dict[str, float]:
+        return {"rank": float(torch.distributed.get_rank())}
+
+
+def train_by_rank(seat: Seat, folder: Path) -> dict[str, dict[str, float]]:
+    """The milestones of a training whose middle one alone is no step that logs."""
+    pretrain.PretrainLoader, pretrain.build_method = SmallLoader, RankedMethod
+    ranks = {"device": "cpu", "rank": seat.rank, "world": seat.world}
+    return pretrain.pretrain(nano(epochs=2), range(24), folder, lambda step, numbers: None, **ranks)["milestones"]
+
+
+@pytest.mark.slow
+def test_milestones_are_means_over_the_ranks(tmp_path):
+    found = launch(train_by_rank, (tmp_path,), world=2, device="cpu")
+    assert found == {"0": {"rank": 0.5}, "1": {"rank": 0.5}, "2": {"rank": 0.5}}

@@ -43,10 +43,10 @@ def train_all(seat: Seat, folder: Path) -> dict[str, dict[int, dict[str, float]]
 
 
 def assert_equal_runs(found: dict, expected: dict) -> None:
-    """In everything but the two numbers that are of the last micro-batch of each rank."""
+    """In everything but the numbers that are of the last micro-batch of each rank."""
     assert found.keys() == expected.keys() == set(range(1, 21))
     for step, metrics in expected.items():
-        whole = {name: value for name, value in metrics.items() if name not in ("teacher_entropy", "z_ef")}
+        whole = {name: value for name, value in metrics.items() if name not in ("teacher_entropy", "z_ir", "z_ef")}
         assert {name: found[step][name] for name in whole} == pytest.approx(whole, rel=1e-5, abs=1e-6), f"step {step}"
 
 
