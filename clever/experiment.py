@@ -153,6 +153,7 @@ class Profile(Frozen):
     backbones: dict[Backbone, Backbone] = {}
     pretrain: Fields = {}
     methods: dict[Method, Fields] = {}  # what the pre-trainings of one method have instead; CLeVER takes its base's
+    experiments: dict[str, Fields] = {}  # what those of one built-in experiment have instead
     probe: Fields = {}
     perturbed: Fields = {}
     control: bool = False  # also probe the untrained backbone of the first grid point

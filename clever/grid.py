@@ -89,7 +89,9 @@ def studies(
             for stem, document in sweep.find(name):
                 if stem in [study.name for study in result]:
                     raise RequestError(f"{name}: another target is called `{stem}` too; rename the file")
-                layers = Layers(document, profile_document, profile_model, locations, settings, seeds)
+                file = name.partition(":")[0]
+                built_in = file if file in experiments() else None
+                layers = Layers(document, profile_document, profile_model, locations, settings, seeds, built_in)
                 result.append(Expansion(layers).study(stem, profile))
         except RequestError as error:
             mistakes += error.messages

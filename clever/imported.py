@@ -47,7 +47,7 @@ def study(
                 f"say which images are read count ({', '.join(READ)})"
             )
     # what else a profile changes about pre-training does not touch these scores
-    heeded = [text for text in layers.overrides if not text.startswith("pretrain.") or _field(text) in READ]
+    heeded = [text for text in layers.overrides if not text.startswith(("pretrain.", "for ")) or _field(text) in READ]
     found = _OfCheckpoint(layers, spec).study(_slug(file), profile)
     return replace(found, overrides=tuple(heeded))
 

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from clever.catalog import Locations
 from clever.document import Document, Place, scalar
 from clever.errors import RequestError
-from clever.experiment import Fields, Profile, Seeds, given, read_experiment
+from clever.experiment import Fields, Profile, Seeds, experiments, given, read_experiment
 from clever.names import Backbone, Method, nearest, unknown
 from clever.recipes import BASES, TrainingRecipe, Views, recipe_of
 from clever.selection import POINT, Selections
@@ -57,8 +57,9 @@ class Layers:
         locations: Locations,
         settings: Sequence[str],
         seeds: str | None,
+        built_in: str | None = None,
     ):
-        self.document, self.profile, self.locations = document, profile, locations
+        self.document, self.profile, self.locations, self.built_in = document, profile, locations, built_in
         self.mistakes: list[str] = []
         self.overrides: list[str] = []
         # The fields are checked on the raw file, so that they are reported together with what the model finds.
@@ -70,6 +71,7 @@ class Layers:
         self.recipes = self._recipes()
         self.sections = self._sections(profile_document, settings)
         self.by_method = self._by_method(profile_document)
+        self.by_experiment = self._by_experiment(profile_document)
         checked_axes = self._check_axes()
         self._check_complete()
         asked = self._parse_seeds(seeds)
@@ -88,12 +90,13 @@ class Layers:
         return {key: self.dataset(value, section) if key == "dataset" else value for key, value in values.items()}
 
     def pretrain_values(self, coordinates: Mapping[str, Any]) -> dict[str, Any]:
-        """The same for one point of the grid, with what the profile has for its method, or for what CLeVER is over."""
+        """The same for one point of the grid, with what the profile has for its method (or for what CLeVER is over) and,
+        before that, for this experiment."""
         values = self.values("pretrain")
         method = coordinates.get("method", values.get("method"))
         if method == Method.CLEVER:
             method = coordinates.get("base", values.get("base", Method.DINO))
-        own = self.by_method.get(method, {})
+        own = {**self.by_method.get(method, {}), **self.by_experiment}
         return {**values, **{key: value.value for key, value in own.items() if ("pretrain", key) not in self.chosen}}
 
     def dataset(self, name: str, section: str = "pretrain") -> str:
@@ -138,19 +141,39 @@ class Layers:
         return result
 
     def _by_method(self, document: Document) -> dict[str, dict[str, Value]]:
-        """The profile's values for single methods; those of this experiment are noted as overrides."""
-        result: dict[str, dict[str, Value]] = {}
+        """The profile's values for single methods."""
         here = {*self._words("method"), *self._words("base")}
+        result = {}
         for method, fields in self.profile.methods.items():
-            result[method] = own = {}
-            for key, value in fields.items():
-                where = document.where(("methods", method, key))
-                if key in (*POINT, "dataset"):
-                    self.mistakes.append(f"{where}: `{key}` says what is trained: it cannot depend on the method")
-                elif checked := self._check("pretrain", key, value, where, recipes_of([method], [Method.DINO])):
-                    own[key] = checked
-                    if method in here and ("pretrain", key) not in self.chosen and key not in self.axes:
-                        self.overrides.append(f"pretrain.{key} of {method} = {_word(checked.value)}")
+            place, recipes = ("methods", method), recipes_of([method], [Method.DINO])
+            result[method] = self._overlay(document, place, fields, recipes, method if method in here else None)
+        return result
+
+    def _by_experiment(self, document: Document) -> dict[str, Value]:
+        """The profile's values for this experiment, where it is a built-in one."""
+        result: dict[str, Value] = {}
+        for name, fields in self.profile.experiments.items():
+            place, here = ("experiments", name), name == self.built_in
+            if name not in experiments():
+                self.mistakes.append(f"{document.where(place)}: {unknown('experiment', name, experiments())}")
+            found = self._overlay(document, place, fields, EVERY_RECIPE, "this experiment" if here else None)
+            result = found if here else result
+        return result
+
+    def _overlay(
+        self, document: Document, place: Place, fields: Fields, recipes: list[type[TrainingRecipe]], whose: str | None
+    ) -> dict[str, Value]:
+        """Checked values of a profile for some pre-trainings; with words for ``whose``, they are noted as overrides."""
+        result = {}
+        for key, value in fields.items():
+            where = document.where((*place, key))
+            if key in (*POINT, "dataset"):
+                self.mistakes.append(f"{where}: `{key}` says what is trained: a profile sets it for all experiments alike")
+            elif checked := self._check("pretrain", key, value, where, recipes):
+                result[key] = checked
+        heeded = [key for key in result if ("pretrain", key) not in self.chosen and key not in self.axes]
+        if whose is not None and heeded:
+            self.overrides.append(f"for {whose}: " + ", ".join(f"{key} = {_word(result[key].value)}" for key in heeded))
         return result
 
     def _section(

@@ -24,7 +24,9 @@ FORWARD_GMACS = {
     Backbone.RESNET18: 1.8260,
     Backbone.RESNET50: 4.1428,
     Backbone.VIT_NANO: 0.05,
+    Backbone.RESNET_PICO: 0.02,
     Backbone.RESNET_NANO: 0.05,
+    Backbone.RESNET_MICRO: 0.05,
     Backbone.VMAMBA_TINY: 4.8416,
     Backbone.VMAMBA_NANO: 0.2,
 }

@@ -102,22 +102,37 @@ def test_a_profile_may_set_fields_for_one_method_and_clever_takes_its_bases(tmp_
     assert over_dino.epochs == 9
 
 
+def test_a_profile_may_set_fields_for_one_built_in_experiment(tmp_path, profile):
+    from clever.catalog import Locations
+    from clever.grid import studies
+
+    name = profile(f"{METHODS}\nexperiments: {{mine: {{epochs: 4}}}}")
+    (tmp_path / "built_in" / "mine.yaml").write_text(OVER)
+    (study,) = studies(["mine"], name, Locations())
+    assert {spec.epochs for spec in specs(study)} == {4}, "before what it sets for a method"
+    assert "for this experiment: epochs = 4" in study.overrides
+    own = expand(tmp_path, OVER, profile=name)
+    assert 4 not in {spec.epochs for spec in specs(own)}, "somebody's own file of the same name"
+
+
 def test_what_a_profile_sets_for_a_method_is_listed_and_loses_to_the_command_line(tmp_path, profile):
     name = profile(METHODS)
     study = expand(tmp_path, OVER, profile=name)
-    assert "pretrain.learning_rate of simsiam = 0.2" in study.overrides
+    assert "for simsiam: learning_rate = 0.2, epochs = 7" in study.overrides
     assert not any("simclr" in words for words in study.overrides)  # no method of this experiment
     study = expand(tmp_path, OVER, profile=name, settings=["pretrain.epochs=2"])
     assert {spec.epochs for spec in specs(study)} == {2}
-    assert "pretrain.epochs of simsiam = 7" not in study.overrides
+    assert "for simsiam: learning_rate = 0.2" in study.overrides
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("methods: {simsiam: {backbone: vit_nano}}", "`backbone` says what is trained: it cannot depend on the method"),
+        ("methods: {simsiam: {backbone: vit_nano}}", "`backbone` says what is trained: a profile sets it for all"),
         ("methods: {simsiam: {queue: 5}}", "unknown field `pretrain.queue`"),
         ("methods: {simsam: {epochs: 5}}", "`simsam`: no such"),
+        ("experiments: {tabel1: {epochs: 5}}", "`tabel1`: no such experiment"),
+        ("methods: {simclr: {dataset: digits}}", "`dataset` says what is trained"),
         ("methods: {simsiam: {epochs: many}}", "pretrain.epochs: Input should be a valid integer"),
     ],
 )

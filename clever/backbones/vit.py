@@ -37,6 +37,11 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
+    def keys(self, tokens: Tensor) -> Tensor:
+        """The keys alone, heads side by side: (B, N, D)."""
+        rows = slice(self.proj.in_features, 2 * self.proj.in_features)  # queries come before, values after them
+        return F.linear(tokens, self.qkv.weight[rows], self.qkv.bias[rows])
+
     def forward(self, tokens: Tensor, first_only: bool = False) -> Tensor:
         """The outputs of all tokens, or with ``first_only`` that of the first, (B, 1, D)."""
         batch, count, dim = tokens.shape
@@ -133,6 +138,21 @@ class VisionTransformer(Backbone):
             tokens = block(tokens, first_only=index == len(self.blocks))
             class_tokens.append(tokens[:, 0])
         return self.norm(torch.stack(class_tokens[-PROBE_BLOCKS:], dim=1)).flatten(1)
+
+    def last_keys(self, images: Tensor) -> Tensor:
+        """The last block's keys of all patches, row by row and without CLS, heads side by side: (B, H/p W/p, D)."""
+        tokens = self._embed(images)
+        for block in self.blocks[:-1]:
+            tokens = block(tokens)
+        last = self.blocks[-1]
+        return last.attn.keys(last.norm1(tokens[:, 1:]))
+
+    def patch_tokens(self, images: Tensor) -> Tensor:
+        """The final norm of the last block's patch tokens, row by row and without the CLS token: (B, H/p W/p, dim)."""
+        tokens = self._embed(images)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.norm(tokens)[:, 1:]
 
     def position_embedding(self, rows: int, columns: int) -> Tensor:
         """The position embedding (1, 1 + rows columns, D) for a grid of ``rows`` x ``columns`` patches.

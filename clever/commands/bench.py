@@ -14,6 +14,8 @@ TARGETS = {
     "submit": ("clever.bench.cluster", "bench_submit"),
     "report": ("clever.bench.core", "bench_report"),
     "scan": ("clever.bench.scan", "bench_scan"),
+    "saliency": ("clever.bench.saliency", "bench_saliency"),
+    "video": ("clever.bench.video", "bench_video"),
 }
 
 
