@@ -118,6 +118,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     controls: tuple[ControlLine, ...] = ()
+    warnings: tuple[str, ...] = ()  # what its pre-trainings ended with
 
     def groups(self) -> dict[str | None, list[Row]]:
         """The rows by their heading, in order."""

@@ -92,6 +92,7 @@ def _table(table: Table, cell_json: Any, control_json: Any) -> dict[str, Any]:
         "columns": columns,
         "rows": [_row(row, cell_json) for row in table.rows],
         "controls": [control_json(line) for line in table.controls],
+        "warnings": list(table.warnings),
     }
 
 

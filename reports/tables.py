@@ -1,6 +1,6 @@
 """Tables of an experiment: rows and columns of cells, the best of each group, and gains over each group's first row."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from clever.errors import RequestError
@@ -42,7 +42,18 @@ def build_table(study: Study, store: Results) -> Table:
         columns=columns,
         rows=tuple(rows),
         controls=tuple(control_line(study, results, control) for control in study.controls),
+        warnings=tuple(_warnings(study, results)),
     )
+
+
+def _warnings(study: Study, results: Results) -> Iterator[str]:
+    """What its pre-trainings warn of: numbers read from a collapsed model are none of its method."""
+    for place, points in study.places.items():
+        words = "/".join(LABELS.get(value, f"{key} {value}") for key, value in place if key in study.axes)
+        for point in points:
+            for warning in (results.result(point.pretrain) or {}).get("warnings", ()):
+                seed = f" (seed {point.coordinates['seed']})" if len(points) > 1 else ""
+                yield f"Pre-training {words}{seed}: {warning}."
 
 
 def columns_of(study: Study) -> tuple[Column, ...]:

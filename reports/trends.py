@@ -32,6 +32,6 @@ def trend(pairs: Sequence[Pair], sizes: Sequence[float | None]) -> tuple[Verdict
         + ", ".join(f"{size:.3g} {pair.difference:+.1f}" for size, pair in models)
         + "."
     )
-    if falling == rising:
+    if falling == rising or falling + rising < couples / 2:
         return Verdict.UNDECIDED, words
     return (Verdict.HOLDS if falling > rising else Verdict.FAILS), words

@@ -163,7 +163,7 @@ def notes(table: Table, best: str = "Bold") -> list[str]:
         reading += f" ±: sample standard deviation over {' or '.join(str(n) for n in spreads)} seeds."
     if any(0 < cell.n < cell.planned for cell in cells):
         reading += " [n/m]: only n of m seeds are measured yet."
-    return [reading, *(control_words(line) for line in table.controls)]
+    return [reading, *(control_words(line) for line in table.controls), *table.warnings]
 
 
 def _units(table: Table) -> Iterator[str]:

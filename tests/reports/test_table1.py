@@ -149,3 +149,15 @@ def test_the_noted_numbers_are_in_the_tidy_table(table1, store):
     found = collect([study], fill(store, study, fall=12.0))
     one = found[(found.metric == "head_norm_v") & (found.method == "ddcl") & (found.epoch == 0)]
     assert list(one.value) == [2.0, 2.0] and set(found.kind) == {"pretrain"}
+
+
+def test_a_pre_training_that_collapsed_is_named_below_the_table(table1, store):
+    study = table1(seeds="2")
+    fill(store, study, fall=1.0)
+    store.results[study.points[1].pretrain.id]["warnings"] = ["all images were one point"]
+    text = render(build([study], store), "rich")
+    assert "Pre-training recipe code/DDCL (seed 1): all images were one point." in " ".join(text.split())
+    assert text.count("Pre-training ") == 1
+    assert to_json(build([study], store))["tables"][0]["warnings"] == [
+        "Pre-training recipe code/DDCL (seed 1): all images were one point."
+    ]

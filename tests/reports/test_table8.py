@@ -136,7 +136,8 @@ def pairs(*gains: float, margin: float = 0.0) -> list[Pair]:
         ((3, 2, 1), (1, 2, 3), 0.0, Verdict.HOLDS),
         ((3, 2, 1), (3, 2, 1), 0.0, Verdict.FAILS),
         ((3, 2, 1), (1, 1, 1), 0.0, Verdict.UNDECIDED),
-        ((3, 2, 1), (1, 2, 3), 1.0, Verdict.HOLDS),  # only the two ends differ by more than sqrt 2
+        ((4, 2, 1), (1, 2, 3), 1.0, Verdict.HOLDS),  # two of three couples differ by more than sqrt 2
+        ((3, 2, 1), (1, 2, 3), 1.0, Verdict.UNDECIDED),  # the two ends alone
         ((3, 2, 1), (1, 2, 3), 2.0, Verdict.UNDECIDED),
         ((2.5, 2.5, 2.5), (1, 2, 3), 0.0, Verdict.UNDECIDED),
         ((1, 3, 1), (1, 2, 3), 0.0, Verdict.UNDECIDED),
