@@ -134,6 +134,6 @@ def _draw_bars(figure: Any, table: Table) -> None:
         axes.set_ylabel(f"{column.label} top-1 (%)", fontsize=8)
         axes.grid(alpha=0.3, axis="y")
     middle = (len(labels) - 1) / (len(labels) + 1) / 2
-    panels[-1].set_xticks([place + middle for place in range(len(groups))], [str(name) for name in groups], fontsize=8)
+    panels[-1].set_xticks([place + middle for place in range(len(groups))], [str(name).replace(" (here ", "\n(") for name in groups], fontsize=7)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False, fontsize=8)

@@ -88,13 +88,15 @@ def group_words(study: Study) -> list[str | None]:
     return list(dict.fromkeys(point.coordinates[axis] for point in study.points))
 
 
-def heading(axis: str | None, word: str | None) -> str | None:
-    """A group's heading in the paper's words."""
-    if word is None:
+def heading(study: Study, axis: str | None, word: str | None) -> str | None:
+    """A group's heading in the paper's words, and which backbone a profile has trained instead."""
+    if axis is None or word is None:
         return None
     label = LABELS.get(word, word)
-    words = {"augmentation": f"Trained by {label}", "backbone": label, "method": label}
-    return words.get(axis or "", f"{axis}: {label}")
+    if axis == "backbone":
+        trained = next(p.pretrain.spec.backbone for p in study.points if p.coordinates[axis] == word)
+        return label if trained == word else f"{label} (here {LABELS.get(trained, trained)})"
+    return {"augmentation": f"Trained by {label}", "method": label}.get(axis, f"{axis}: {label}")
 
 
 def _row(study: Study, results: Results, row: RowShape, word: str | None, columns: Sequence[Column]) -> Row | None:
@@ -115,7 +117,7 @@ def _row(study: Study, results: Results, row: RowShape, word: str | None, column
     else:
         cells = {c.key: _cell(study, results, row, coordinates, c, columns) for c in columns}
     key = ".".join([*([row.printed_as] if row.printed_as else ()), *coordinates.values(), *([row.metric] if row.metric else ())])
-    return Row(key, heading(axis, word), _label(study, row), coordinates, cells)
+    return Row(key, heading(study, axis, word), _label(study, row), coordinates, cells)
 
 
 def _label(study: Study, row: RowShape) -> str:

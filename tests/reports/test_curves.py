@@ -89,5 +89,5 @@ def test_a_table_by_backbone_is_drawn_as_bars_a_panel_a_column(store, helpers):
     report = build([study], helpers.fill(store, study, lambda place: 70.0 if place["method"] == "clever" else 60.0))
     drawn = ElementTree.fromstring(render(report, "svg"))
     texts = [node.text for node in drawn.iter() if node.tag.endswith("text")]
-    assert {"ViT-Tiny", "VMamba-Tiny", "DINO", "CLeVER", "CJ+Ro top-1 (%)"} <= set(texts)
+    assert {"ViT-Tiny", "(resnet_nano)", "VMamba-Tiny", "DINO", "CLeVER", "CJ+Ro top-1 (%)"} <= set(texts)
     assert render(report, "svg") == render(report, "svg")
