@@ -50,6 +50,23 @@ class Perturbation(StrEnum):
     CJ_RO_ET = "cj_ro_et"
 
 
+class Factor(StrEnum):
+    """What is changed, one at a time, to see where the features hold it: the parameters of the augmentations."""
+
+    ROTATION = "rotation"
+    CROP_X = "crop_x"
+    CROP_Y = "crop_y"
+    CROP_SCALE = "crop_scale"
+    BRIGHTNESS = "brightness"
+    CONTRAST = "contrast"
+    SATURATION = "saturation"
+    HUE = "hue"
+    BLUR = "blur"
+    ELASTIC = "elastic"
+    FLIP = "flip"
+    SOLARISATION = "solarisation"
+
+
 class Representation(StrEnum):
     """Which part of the features is read: all of them, z_IR ("-IR" in the paper) or z_EF."""
 
@@ -63,6 +80,9 @@ class TaskKind(StrEnum):
     IMPORTED = "imported"  # trained elsewhere: `clever eval` brings it into the store, nothing runs it
     PROBE = "probe"
     PERTURBED = "perturbed"
+    FINETUNE = "finetune"
+    ROTATION = "rotation"
+    FACTORS = "factors"
 
 
 class Metric(StrEnum):

@@ -12,8 +12,8 @@ from typing import Any
 from clever.catalog import CATALOG
 from clever.failures import Cause, journal, judge, read_failure
 from clever.grid import Study
-from clever.names import LABELS, Action, Backbone, State, Stem, TaskKind
-from clever.spec import BackboneShape, PretrainSpec, Task
+from clever.names import LABELS, Action, Backbone, Factor, State, Stem, TaskKind
+from clever.spec import BackboneShape, ClassifierSpec, PretrainSpec, RotationSpec, Task
 from clever.store import Store, TaskStatus
 
 # Multiply-accumulates of one forward pass at 224 px, in 1e9 (convention of the paper's Table 8); patch 16 for a ViT.
@@ -201,7 +201,22 @@ def _work(spec: Any) -> float | None:
     forward = _forward(spec.shape, spec.crop_size)
     if spec.kind is TaskKind.PROBE:
         return (train * spec.epochs + test) * forward
+    if spec.kind is TaskKind.FACTORS:  # every image as it is and under each factor; test images also at its strongest
+        train, test = min(train, spec.images_train), min(test, spec.images_test)
+        return ((len(Factor) + 1) * train + (2 * len(Factor) + 3) * test) * forward
+    if isinstance(spec, ClassifierSpec):
+        return _work_of_classifier(spec, train, test) * forward
     return 5 * spec.passes * test * forward
+
+
+def _work_of_classifier(spec: ClassifierSpec, train: int, test: int) -> float:
+    """Forward passes, as many as one of an image."""
+    if isinstance(spec, RotationSpec):
+        if spec.task == "invariance":
+            return 3 * test  # as they are, and within two ranges
+        test *= 4  # quarter turns
+    share = getattr(spec, "share", None) or 1.0
+    return spec.epochs * ((3 if spec.trains == "all" else 1) * share * train + test)
 
 
 def _work_per_image(spec: PretrainSpec) -> float:

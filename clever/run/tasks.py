@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from clever.data.datasets import Images, open_images
+from clever.data.labelled import label_list
 from clever.errors import RequestError
+from clever.evaluate.factors import factors
+from clever.evaluate.finetune import CLASSIFIER, finetune
 from clever.evaluate.perturbed import perturbed
 from clever.evaluate.probe import probe
+from clever.evaluate.rotation import rotation
 from clever.failures import largest_batch
-from clever.files import write_json
+from clever.files import sha256, write_json
 from clever.names import TaskKind
 from clever.plan import code_version
 from clever.run.provenance import provenance
@@ -31,8 +35,18 @@ SPLITS = {
     TaskKind.PRETRAIN: ("train",),
     TaskKind.PROBE: ("train", "test"),
     TaskKind.PERTURBED: ("test",),
+    TaskKind.FACTORS: ("train", "test"),
+    TaskKind.FINETUNE: ("train", "test"),
+    TaskKind.ROTATION: ("train", "test"),
 }
-MADE = {TaskKind.PRETRAIN: (WEIGHTS,), TaskKind.PROBE: (HEADS,), TaskKind.PERTURBED: ()}
+MADE = {
+    TaskKind.PRETRAIN: (WEIGHTS,),
+    TaskKind.PROBE: (HEADS,),
+    TaskKind.PERTURBED: (),
+    TaskKind.FACTORS: (),
+    TaskKind.FINETUNE: (CLASSIFIER,),
+    TaskKind.ROTATION: (),
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,12 @@ def run(work: Work, should_stop: Callable[[], bool]) -> None:
         result = _pretrain(work, images["train"], should_stop)
     elif work.task.kind is TaskKind.PROBE:
         result = _probe(work, store, images["train"], images["test"], should_stop)
+    elif work.task.kind is TaskKind.FACTORS:
+        result = _factors(work, store, images["train"], images["test"], should_stop)
+    elif work.task.kind is TaskKind.FINETUNE:
+        result = _finetune(work, store, images["train"], images["test"], should_stop)
+    elif work.task.kind is TaskKind.ROTATION:
+        result = _rotation(work, store, images["train"], images["test"], should_stop)
     else:
         result = _perturbed(work, store, images["test"])
     seconds = time.time() - began
@@ -180,6 +200,64 @@ def _perturbed(work: Work, store: Store, test: Images) -> dict[str, Any]:
         _metrics(work),
         device=work.first_device,
         workers=work.settings.data.workers,
+        progress=work.progress,
+    )
+
+
+def _factors(
+    work: Work, store: Store, train: Images, test: Images, should_stop: Callable[[], bool]
+) -> dict[str, Any]:
+    return factors(
+        work.task.spec,
+        _parent(store, work.task, WEIGHTS).path / WEIGHTS,
+        train,
+        test,
+        _metrics(work),
+        device=work.first_device,
+        workers=work.settings.data.workers,
+        should_stop=should_stop,
+        progress=work.progress,
+    )
+
+
+def _finetune(
+    work: Work, store: Store, train: Images, test: Images, should_stop: Callable[[], bool]
+) -> dict[str, Any]:
+    spec, names = work.task.spec, None
+    if spec.labels_by == "list":
+        names = label_list(spec.dataset, spec.share, work.settings.locations)
+        store.check_fingerprint(spec.dataset, names.stem, sha256(names)[:16])
+    return finetune(
+        spec,
+        _parent(store, work.task, WEIGHTS).path / WEIGHTS,
+        train,
+        test,
+        work.found.path,
+        _metrics(work),
+        device=work.first_device,
+        names=names,
+        workers=work.settings.data.workers,
+        checkpoint_minutes=work.settings.devices.checkpoint_minutes,
+        should_stop=should_stop,
+        progress=work.progress,
+    )
+
+
+def _rotation(
+    work: Work, store: Store, train: Images, test: Images, should_stop: Callable[[], bool]
+) -> dict[str, Any]:
+    file = CLASSIFIER if work.task.spec.task == "invariance" else WEIGHTS
+    return rotation(
+        work.task.spec,
+        _parent(store, work.task, file).path / file,
+        train,
+        test,
+        work.found.path,
+        _metrics(work),
+        device=work.first_device,
+        workers=work.settings.data.workers,
+        checkpoint_minutes=work.settings.devices.checkpoint_minutes,
+        should_stop=should_stop,
         progress=work.progress,
     )
 

@@ -12,6 +12,7 @@ from clever.files import read_json
 from clever.grid import Point, studies
 from clever.run.tasks import SPLITS, Work, run
 from clever.settings import Settings
+from clever.spec import FactorsSpec, Reading, Task
 from clever.store import Store, TaskFolder, read_metrics
 
 pytestmark = pytest.mark.slow
@@ -61,5 +62,21 @@ def test_a_chain_reads_its_parents_files_and_refuses_damaged_ones(point: Point, 
         run(work_for(store, point.perturbed[0]), lambda: False)
 
 
+def test_factors_are_read_from_the_weights_of_a_pre_training(point: Point, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    run(work_for(store, point.pretrain), lambda: False)
+    probe = point.probes[0].spec
+    spec = FactorsSpec(**{name: getattr(probe, name) for name in Reading.model_fields}, images_train=60, images_test=30)
+    task = Task(spec=spec, needs=(point.pretrain.id,))
+    run(work_for(store, task), lambda: False)
+    result = store.result(task)
+    assert result is not None and result["images"] == 30
+    assert set(result["scores"]["rotation"]) == {"full", "invariant", "equivariant"}
+    assert result["scores"]["hue"]["full"]["note"] == "n/a: images without colour"  # digits are grey
+
+
 def test_heads_learn_from_the_training_split_and_are_scored_on_the_test_split() -> None:
-    assert SPLITS == {"pretrain": ("train",), "probe": ("train", "test"), "perturbed": ("test",)}
+    assert SPLITS == {
+        "pretrain": ("train",), "probe": ("train", "test"), "perturbed": ("test",), "factors": ("train", "test"),
+        "finetune": ("train", "test"), "rotation": ("train", "test"),
+    }  # fmt: skip

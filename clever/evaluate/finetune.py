@@ -1,0 +1,69 @@
+"""Fine-tuning on labelled images: few labels, or other data sets than the pre-training saw (Table 4)."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clever.data.datasets import Images
+from clever.data.labelled import drawn, listed
+from clever.errors import RequestError
+from clever.evaluate.classifier import Classifier
+from clever.evaluate.fit import Lessons, Log, Progress, fit, ignore, never, test_views, train_views
+from clever.evaluate.frozen import teacher_backbone
+from clever.spec import FinetuneSpec
+from clever.train.checkpoint import remove_leftovers
+
+CLASSIFIER = "classifier.pt"
+
+
+def finetune(
+    spec: FinetuneSpec,
+    weights: Path,
+    train: Images,
+    test: Images,
+    folder: Path,
+    log: Log,
+    *,
+    device: str,
+    names: Path | None = None,
+    workers: int = 0,
+    checkpoint_minutes: float = 10.0,
+    should_stop: Callable[[], bool] = never,
+    progress: Progress = ignore,
+) -> dict[str, Any]:
+    """Train a classifier on ``train``, score it on ``test`` after every epoch, write ``folder/classifier.pt``.
+
+    ``names`` is the list of the labelled images where the specification says `labels_by: list`. Returns ``{"scores":
+    {"full": {"top1", "top5", "best_top1", "best_epoch"}}, "images", "train_images", "epochs"}``, in percent; the best
+    epoch, counted from 1, is chosen on the test split. Raises what ``fit`` raises; WeightsError where ``weights`` is
+    not this backbone's; RequestError where the splits' classes, the list or the specification do not fit.
+    """
+    torch.set_num_threads(spec.threads)
+    if train.classes != test.classes:
+        raise RequestError(f"train and test images have different classes: {train.classes} and {test.classes}")
+    chosen = labelled_images(spec, train, names)
+    classifier = Classifier(spec, teacher_backbone(spec.shape, weights), train.classes).to(device)
+    remove_leftovers(folder, CLASSIFIER)
+    lessons = Lessons(
+        train=lambda epoch: train_views(spec, chosen, epoch, device, workers),
+        test=partial(test_views, spec, test, device, workers),
+        train_images=len(chosen),
+    )
+    scores = fit(
+        spec, classifier, lessons, folder, log,
+        checkpoint_minutes=checkpoint_minutes, should_stop=should_stop, progress=progress,
+    )  # fmt: skip
+    classifier.save(folder / CLASSIFIER)
+    return {"scores": scores, "images": len(test), "train_images": len(chosen), "epochs": spec.epochs}
+
+
+def labelled_images(spec: FinetuneSpec, train: Images, names: Path | None) -> Images:
+    """The training images that the classifier may see."""
+    if spec.labels_by == "list":
+        if names is None:
+            raise RequestError("`labels_by: list` needs a list of file names, and none was given")
+        return listed(train, names)
+    return train if spec.share is None else drawn(train, spec.share, spec.seed)

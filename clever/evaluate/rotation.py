@@ -1,0 +1,164 @@
+"""What rotations do to a classifier (Table 6), and whether features tell by how much an image was turned (Table 7)."""
+
+import math
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clever.data.augment import Rotation
+from clever.data.batched import apply
+from clever.data.datasets import Images
+from clever.data.loader import test_batches
+from clever.data.perturb import normalise, operations
+from clever.data.rng import keys, uniform
+from clever.evaluate.classifier import FULL, Classifier, read_classifier
+from clever.evaluate.fit import Batches, Lessons, Log, Progress, fit, ignore, never, test_views, train_views
+from clever.evaluate.frozen import teacher_backbone
+from clever.evaluate.scores import percentages
+from clever.names import Perturbation
+from clever.spec import RotationSpec
+
+DEGREES: dict[str, float | None] = {"orig": None, "ro_90": 90.0, "ro_180": 180.0}
+"""The columns of Table 6: at random within minus to plus so many degrees."""
+
+TURNS = 4  # quarter turns of Table 7
+ANGLES = tuple(str(90 * turn) for turn in range(TURNS))
+_TURN = zlib.crc32(b"turn")  # what random numbers are for
+
+
+def rotation(
+    spec: RotationSpec,
+    weights: Path,
+    train: Images,
+    test: Images,
+    folder: Path,
+    log: Log,
+    *,
+    device: str,
+    workers: int = 0,
+    checkpoint_minutes: float = 10.0,
+    should_stop: Callable[[], bool] = never,
+    progress: Progress = ignore,
+) -> dict[str, Any]:
+    """The test that the specification asks for: ``invariance`` reads a fine-tuning's classifier.pt, ``sensitivity`` a
+    pre-training's weights. Both results have ``{"scores": {"full": ...}, "images"}``, in percent.
+    """
+    if spec.task == "invariance":
+        return invariance(spec, weights, test, log, device=device, workers=workers, progress=progress)
+    return sensitivity(
+        spec, weights, train, test, folder, log, device=device, workers=workers,
+        checkpoint_minutes=checkpoint_minutes, should_stop=should_stop, progress=progress,
+    )  # fmt: skip
+
+
+def invariance(
+    spec: RotationSpec,
+    classifier: Path,
+    test: Images,
+    log: Log,
+    *,
+    device: str,
+    workers: int = 0,
+    batch_size: int = 256,
+    progress: Progress = ignore,
+) -> dict[str, Any]:
+    """Score a classifier that was trained on unrotated images on ``test`` as it is and under random rotations.
+
+    Returns ``{"scores": {"full": {"orig" | "ro_90" | "ro_180": {"top1", "top5"}}}, "images"}``. The angle comes from
+    the seed, the column and the image's index. Raises WeightsError where ``classifier`` is of another backbone, of
+    other classes, or was trained in another way.
+    """
+    torch.set_num_threads(spec.threads)
+    model = read_classifier(spec, classifier, test.classes).to(device)
+    counts = {name: torch.zeros(2, dtype=torch.int64) for name in DEGREES}
+    steps, began = math.ceil(len(test) / batch_size), time.monotonic()
+    batches = test_batches(
+        test, crop_size=spec.crop_size, resize=spec.resize, interpolations=("bicubic",), batch_size=batch_size,
+        workers=workers, device=device,
+    )  # fmt: skip
+    for step, (resized, labels, indices) in enumerate(batches, start=1):
+        for name, degrees in DEGREES.items():
+            images = resized["bicubic"]
+            if degrees is not None:
+                images = rotated(images, degrees, spec.jitter, keys(spec.seed, zlib.crc32(name.encode()), indices))
+            counts[name] += model.hits(normalise(images), labels)
+        progress({
+            "step": step, "of": steps, "unit": "step", "epoch": 1, "epochs": 1,
+            "images_per_second": min(step * batch_size, len(test)) / max(time.monotonic() - began, 1e-9),
+        })  # fmt: skip
+    scores = {name: percentages(hits, len(test)) for name, hits in counts.items()}
+    log(1, {f"{metric}/{FULL}/{name}": value for name, score in scores.items() for metric, value in score.items()})
+    return {"scores": {FULL: scores}, "images": len(test)}
+
+
+def rotated(images: Tensor, degrees: float, jitter: bool, keys: Tensor) -> Tensor:
+    """Float images in [0, 1], (b, 3, S, S), turned by -degrees..degrees (nearest, black outside), not normalised;
+    ``jitter`` changes the colours after that. Each image's result depends on its own key (b,) alone.
+    """
+    steps = (Rotation(1.0, degrees), *(operations(Perturbation.CJ, images.shape[-1]) if jitter else ()))
+    return apply(steps, torch.ones(len(images), len(steps)), images, keys.cpu())
+
+
+def sensitivity(
+    spec: RotationSpec,
+    weights: Path,
+    train: Images,
+    test: Images,
+    folder: Path,
+    log: Log,
+    *,
+    device: str,
+    workers: int = 0,
+    checkpoint_minutes: float = 10.0,
+    should_stop: Callable[[], bool] = never,
+    progress: Progress = ignore,
+) -> dict[str, Any]:
+    """Train a classifier of the four quarter turns: one turn, drawn anew in every epoch, for each training image; all
+    four for each test image. Chance is 25 %.
+
+    Returns ``{"scores": {"full": {"top1", "top5", "best_top1", "best_epoch"}}, "images", "train_images", "epochs"}``;
+    top-5 of four classes is 100. Raises what ``fit`` raises; WeightsError where ``weights`` is not this backbone's.
+    """
+    torch.set_num_threads(spec.threads)
+    classifier = Classifier(spec, teacher_backbone(spec.shape, weights), ANGLES).to(device)
+    lessons = Lessons(
+        train=lambda epoch: one_turn(train_views(spec, train, epoch, device, workers), spec.seed, epoch),
+        test=lambda: all_turns(test_views(spec, test, device, workers)),
+        train_images=len(train),
+    )
+    scores = fit(
+        spec, classifier, lessons, folder, log,
+        checkpoint_minutes=checkpoint_minutes, should_stop=should_stop, progress=progress,
+    )  # fmt: skip
+    return {"scores": scores, "images": len(test), "train_images": len(train), "epochs": spec.epochs}
+
+
+def one_turn(batches: Batches, seed: int, epoch: int) -> Batches:
+    """Each view turned once; its label is the turn. Views come in an order that the seed and the epoch alone decide,
+    so a view's place in it may stand for the image: batches and workers do not matter.
+    """
+    place = 0
+    for views, labels in batches:
+        places = torch.arange(place, place + len(views))
+        turns = (uniform(keys(seed, _TURN, epoch, places), 0) * TURNS).long().to(labels.device)
+        place += len(views)
+        yield turned(views, turns), turns
+
+
+def all_turns(batches: Batches) -> Batches:
+    """Each image in all four turns; its label is the turn."""
+    for views, labels in batches:
+        for turn in range(TURNS):
+            turns = torch.full_like(labels, turn)
+            yield turned(views, turns), turns
+
+
+def turned(images: Tensor, turns: Tensor) -> Tensor:
+    """Square images (b, C, S, S) turned counter-clockwise by ``turns`` (b,) quarters: every pixel is kept as it is."""
+    every = torch.stack([torch.rot90(images, turn, (2, 3)) for turn in range(TURNS)])
+    return every[turns, torch.arange(len(images), device=images.device)]
