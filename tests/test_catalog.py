@@ -62,3 +62,24 @@ def test_the_sizes_are_those_of_the_published_splits():
     assert sizes["imagenette"] == (9_469, 3_925, 10)
     assert sizes["imagenet100"] == (126_689, 5_000, 100)
     assert sizes["imagenet1k"] == (1_281_167, 50_000, 1000)
+    assert sizes["cub200"] == (5_994, 5_794, 200)
+    assert sizes["flowers102"] == (1_020, 6_149, 102)
+    assert sizes["food101"] == (75_750, 25_250, 101)
+    assert sizes["oxford_pet"] == (3_680, 3_669, 37)
+
+
+def test_a_derived_set_lies_where_its_base_lies_unless_it_has_a_folder_of_its_own(tmp_path):
+    assert Locations().find("digits_low") is None
+    assert Locations(named={"digits": tmp_path}).find("digits_low") == tmp_path
+    own = Locations(named={"digits": tmp_path / "a", "digits_low": tmp_path})
+    assert own.find("digits_low") == tmp_path and own.derived("digits_low") is None
+    with pytest.raises(DataError, match=f"data set `digits` was not found .looked in {tmp_path / 'a'}"):
+        own.find("digits_parity")
+
+
+def test_every_derived_set_has_a_base_and_no_label_twice():
+    for name, facts in CATALOG.items():
+        if facts.derived:
+            labels = [label for _, group in facts.derived.groups for label in group]
+            assert sorted(set(labels)) == sorted(labels) and max(labels) < CATALOG[facts.derived.of].classes, name
+            assert len(facts.derived.groups) == facts.classes, name

@@ -1,5 +1,10 @@
-"""`clever data list` and `check`: which data sets there are, where they lie, and whether they are whole."""
+"""`clever data list`, `prepare`, `check`: which data sets there are, how to make them, and whether they are whole."""
 
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,7 +13,9 @@ from clever.commands.options import AsJson, Quiet
 from clever.commands.out import Out, requests
 
 app = typer.Typer(
-    help="Data sets: what is expected where, and whether it is whole.", no_args_is_help=True, rich_markup_mode=None
+    help="Data sets: what is expected where, how to make it, and whether it is whole.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
@@ -38,9 +45,50 @@ def list_(json: AsJson = False, quiet: Quiet = False) -> None:
             train, test = (facts.train, facts.test) if facts else (None, None)
             title = facts.title if facts else "your own"
             present = not where.startswith("missing")
-            machine.append({"name": name, "title": title, "train": train, "test": test, "found": present, "where": where})
+            entry = {"name": name, "title": title, "train": train, "test": test, "found": present, "where": where}
+            machine.append(entry)
             table.add_row(name, title, str(train or "?"), str(test or "?"), where)
         Out(json, quiet).result(table, machine)
+
+
+@contextmanager
+def _cleaning_up() -> Iterator[None]:
+    """A termination, or a terminal that hangs up, ends as Ctrl-C does: what was begun is removed first."""
+    ends = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(each, lambda number, _: sys.exit(128 + number)) for each in ends]
+    try:
+        yield
+    finally:
+        for each, handler in zip(ends, before, strict=True):
+            signal.signal(each, handler)
+
+
+@app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A data set: see `clever data list`.")],
+    target: Annotated[Path, typer.Option("--to", metavar="DIR", help="The folder that is made.")],
+    origin: Annotated[
+        Path | None, typer.Option("--from", metavar="DIR", help="What you have; without it the set is downloaded.")
+    ] = None,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the images instead of linking to them.")] = False,
+    pack: Annotated[bool, typer.Option("--pack", help="Pack the images of any set as parquet files.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace what an earlier `prepare` has made.")] = False,
+    json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a data set ready: choose, split, link, copy, pack or download. Whole in DIR at the end, or nothing there."""
+    with requests(), _cleaning_up():
+        from clever.data.prepare import prepare as prepare_one
+
+        made = prepare_one(name, origin, target, copy=copy, pack_it=pack, force=force)
+        counts = [
+            f"{split} {count['images']} images of {count['classes']} classes"
+            + ("" if count["expected"] in (None, count["images"]) else f" (published: {count['expected']})")
+            for split, count in made["splits"].items()
+        ]
+        out = Out(json, quiet)
+        out.result(f"{name}: {', '.join(counts)}, as {made['as']} in {target}", made)
+        out.say(f'Use it by `[data] {name} = "{target.resolve()}"` in clever.toml; then `clever data check {name}`.')
 
 
 @app.command()
@@ -49,7 +97,7 @@ def check(
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Read every image: counts, classes, unreadable images (each named) and fingerprints. Exit 1 if anything is wrong."""
+    """Read every image: counts, classes, unreadable images (named) and fingerprints. Exit 1 if anything is wrong."""
     with requests():
         import os
 

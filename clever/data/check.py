@@ -1,11 +1,16 @@
 """`clever data check`: is a data set what the catalogue says, and can every image be read?"""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib import resources
 from typing import Any
 
 from clever.catalog import CATALOG, DataError, DatasetFacts, Locations
 from clever.data.datasets import SPLITS, Images, open_images
+
+NAMED = 20  # so many unreadable images, or classes, of a split become sentences; `unreadable` has them all
+BLOCK = 1024  # images that are handed out at a time: a future for each of a million would fill the memory
 
 
 def check(name: str, locations: Locations) -> dict[str, Any]:
@@ -24,14 +29,18 @@ def check(name: str, locations: Locations) -> dict[str, Any]:
             problems.append(str(error))
             continue
         splits[split] = _split(images, getattr(facts, split, None))
-        problems += splits[split]["unreadable"] + _disagreements(images, facts)
+        problems += _first(splits[split]["unreadable"], f"data set `{name}`, {split} split: %d more unreadable images")
+        problems += _disagreements(images, facts) + _empty_classes(images) + _wrong_classes(images)
     problems = list(dict.fromkeys(problems))  # a missing folder is missing for both splits
     return {"name": name, "ok": not problems, "problems": problems, "splits": splits}
 
 
 def _split(images: Images, expected: int | None) -> dict[str, Any]:
+    unreadable: list[str] = []
     with ThreadPoolExecutor() as pool:
-        unreadable = [each for each in pool.map(partial(_problem, images), range(len(images))) if each]
+        for start in range(0, len(images), BLOCK):
+            found = pool.map(partial(_problem, images), range(start, min(start + BLOCK, len(images))))
+            unreadable += [each for each in found if each]
     return {
         "layout": images.layout,
         "images": len(images),
@@ -50,6 +59,11 @@ def _problem(images: Images, index: int) -> str | None:
     return None
 
 
+def _first(sentences: list[str], more: str) -> list[str]:
+    left = len(sentences) - NAMED
+    return sentences[:NAMED] + ([more % left] if left > 0 else [])
+
+
 def _disagreements(images: Images, facts: DatasetFacts | None) -> list[str]:
     if facts is None:
         return []
@@ -59,3 +73,29 @@ def _disagreements(images: Images, facts: DatasetFacts | None) -> list[str]:
         for what, (found, wanted) in expected.items()
         if found != wanted
     ]
+
+
+def _empty_classes(images: Images) -> list[str]:
+    counts = images.labels.bincount(minlength=len(images.classes)).tolist()
+    empty = [name for name, count in zip(images.classes, counts, strict=True) if count == 0]
+    return [_about(images, empty, "no image of the classes")] if empty else []
+
+
+def _wrong_classes(images: Images) -> list[str]:
+    """Of ImageNet-100, where the classes go by their WordNet ids; other names cannot be compared with the list."""
+    if images.name != "imagenet100" or not all(re.fullmatch(r"n\d{8}", each) for each in images.classes):
+        return []
+    wanted = set(imagenet100_classes())
+    missing, strangers = sorted(wanted - set(images.classes)), sorted(set(images.classes) - wanted)
+    said = ((missing, "no folder for the classes"), (strangers, "classes that are not on the common list:"))
+    return [_about(images, names, what) for names, what in said if names]
+
+
+def _about(images: Images, names: list[str], what: str) -> str:
+    rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"data set `{images.name}`: the {images.split} split has {what} {', '.join(names[:NAMED])}{rest}"
+
+
+def imagenet100_classes() -> tuple[str, ...]:
+    """The WordNet ids of the common list."""
+    return tuple(resources.files("clever.data").joinpath("lists/imagenet100.txt").read_text("utf-8").split())

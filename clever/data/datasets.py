@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clever.catalog import DataError, Locations
 from clever.data import ops
-from clever.data.sources import Source, digits_source, open_source
+from clever.data.sources import RelabelledSource, Source, digits_source, open_source
 
 SPLITS = ("train", "test")
 
@@ -91,11 +91,15 @@ def open_images(
     """
     if split not in SPLITS:
         raise ValueError(f"`{split}`: no such split (allowed: {', '.join(SPLITS)})")
+    return Images(name, split, _source(name, split, locations), image_size=image_size, subset=subset)
+
+
+def _source(name: str, split: str, locations: Locations) -> Source:
+    if derived := locations.derived(name):
+        return RelabelledSource(name, _source(derived.of, split, locations), derived)
     if name == "digits" and name not in locations.named:
-        source: Source = digits_source(split)
-    else:
-        source = open_source(name, locations.find(name), split)
-    return Images(name, split, source, image_size=image_size, subset=subset)
+        return digits_source(split)
+    return open_source(name, locations.find(name), split)
 
 
 def _balanced(labels: np.ndarray) -> np.ndarray:

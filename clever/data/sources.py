@@ -1,7 +1,8 @@
 """Where images come from: one class a layout, each reading one split as it lies on disk.
 
 Layouts are recognised by what lies in the folder: parquet files as the Hugging Face Hub stores them, torchvision's own
-folders, or a tree of class folders. Every failure is a DataError that names the file or the row.
+folders, a tree of class folders, or images with their authors' lists. Every failure is a DataError that names the file
+or the row.
 """
 
 import gzip
@@ -10,17 +11,21 @@ import importlib.util
 import io
 import json
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from clever.catalog import DataError
+from clever.catalog import DataError, Derived
+from clever.data.published import PUBLISHED, Listing, find_published, read_listing
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 SPLIT_NAMES = {"train": ("train",), "test": ("val", "validation", "test")}  # ImageNet's `test` has no labels
 TORCHVISION = {"cifar-10-batches-py": "CIFAR10", "cifar-100-python": "CIFAR100"}  # folder -> class in torchvision
+ARCHIVES = (".tar", ".tgz", ".gz", ".zip", ".bz2", ".xz")
+NAMED = 5  # so many files are named in a message
 
 
 class Source(ABC):
@@ -49,11 +54,46 @@ def open_source(name: str, folder: Path, split: str) -> Source:
             return torchvision_source(dataset, folder, split)
     if any((folder / each).is_dir() for names in SPLIT_NAMES.values() for each in names):
         return FolderSource(name, folder, split)
+    if found := find_published(folder):
+        layout, place = found
+        return ListedSource(name, place, read_listing(name, layout, place, split))
     raise DataError(
-        f"data set `{name}`: {folder} holds nothing that is understood. Expected are `train/<class>/` and "
-        f"`val/<class>/` (or `test/`) folders, parquet files `train-*.parquet` and `test-*.parquet` (or `val-*`), "
-        f"or a folder of torchvision's ({', '.join(TORCHVISION)})."
+        f"data set `{name}`: {folder} holds nothing that is understood, but {_contents(folder)}. {EXPECTED}"
     )
+
+
+EXPECTED = (
+    "Expected are `train/<class>/` and `val/<class>/` (or `test/`) folders, parquet files `train-*.parquet` and "
+    f"`test-*.parquet` (or `val-*`), a folder of torchvision's ({', '.join(TORCHVISION)}), or the unpacked archives of "
+    f"{', '.join(each.title for each in PUBLISHED)}."
+)
+
+
+class RelabelledSource(Source):
+    """Another label task on a source: its images in stored order, less those of labels that are in no group."""
+
+    layout = "derived"
+
+    def __init__(self, name: str, base: Source, derived: Derived) -> None:
+        highest = max(label for _, labels in derived.groups for label in labels)
+        if highest >= len(base.classes):
+            raise DataError(
+                f"data set `{name}` is made of the labels 0 to {highest} of `{derived.of}`, which has only "
+                f"{len(base.classes)} classes here"
+            )
+        new = np.full(len(base.classes), -1, np.int64)
+        for number, (_, labels) in enumerate(derived.groups):
+            new[list(labels)] = number
+        self._base, self._rows = base, np.flatnonzero(new[base.labels] >= 0)
+        self.labels = new[base.labels[self._rows]]
+        self.classes = tuple(each for each, _ in derived.groups)
+        self.fingerprint = _digest([base.fingerprint.encode(), json.dumps(derived.groups).encode()])
+
+    def read(self, index: int) -> np.ndarray:
+        return self._base.read(int(self._rows[index]))
+
+    def where(self, index: int) -> str:
+        return self._base.where(int(self._rows[index]))
 
 
 class ArraySource(Source):
@@ -99,7 +139,10 @@ def torchvision_source(dataset: str, folder: Path, split: str) -> ArraySource:
     try:
         found = getattr(datasets, dataset)(folder, train=split == "train", download=False)
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise DataError(f"torchvision cannot read {dataset} in {folder}: {error}") from error
+        raise DataError(
+            f"torchvision cannot read {dataset} in {folder}: {error}. Unpack its archive again; if that does not help, "
+            "download it again."
+        ) from error
     return ArraySource("torchvision", found.data, np.asarray(found.targets, np.int64), tuple(found.classes))
 
 
@@ -117,6 +160,10 @@ class ParquetSource(Source):
             expected = " or ".join(f"`{each}-*.parquet`" for each in SPLIT_NAMES[split])
             raise DataError(f"data set `{name}`: {folder} has no {expected} for its {split} split")
         try:
+            for paths in files.values():
+                _check_all_there(name, paths)
+                for path in paths:
+                    _check_whole(name, path)
             columns = [_parquet_columns(path) for path in files[split]]
             tables = [pyarrow.parquet.read_table(path, columns=list(columns[0])) for path in files[split]]
             image, label = columns[0]
@@ -138,26 +185,66 @@ class ParquetSource(Source):
         content = self._bytes[index].as_py()
         if not content:
             raise ValueError("the row holds no bytes")
-        return _decode(io.BytesIO(content))
+        return decode(io.BytesIO(content))
 
     def where(self, index: int) -> str:
         file = int(np.searchsorted(self._starts, index, side="right")) - 1
         return f"{self._files[file]} row {index - self._starts[file]}"
 
 
-class FolderSource(Source):
-    """A tree `<split>/<class>/...` of image files; classes are numbered in alphabetical order."""
+class FileSource(Source):
+    """Images that are files."""
+
+    paths: list[Path]
+
+    def read(self, index: int) -> np.ndarray:
+        return decode(self.paths[index])
+
+    def where(self, index: int) -> str:
+        return str(self.paths[index])
+
+
+class ListedSource(FileSource):
+    """Image files as the lists of their authors name them."""
+
+    layout = "published"
+
+    def __init__(self, name: str, folder: Path, listing: Listing) -> None:
+        self.paths, self.classes = listing.paths, listing.classes
+        self.labels = np.array(listing.labels, np.int64)
+        sizes = [path.stat().st_size if path.is_file() else None for path in self.paths]
+        if absent := [str(path) for path, size in zip(self.paths, sizes, strict=True) if size is None]:
+            raise DataError(
+                f"data set `{name}`: {len(absent)} of {len(self.paths)} images that its lists name are not there: "
+                f"{_listed(absent)}. Unpack its archive of images again."
+            )
+        entries = zip(self.paths, sizes, listing.labels, strict=True)
+        listed = sorted((path.relative_to(folder).as_posix(), size, label) for path, size, label in entries)
+        self.fingerprint = _digest(json.dumps(entry).encode() for entry in listed)
+
+
+class FolderSource(FileSource):
+    """A tree `<split>/<class>/...` of image files; classes are numbered in alphabetical order.
+
+    ``only`` reads these classes alone, which all must be there.
+    """
 
     layout = "folder"
 
-    def __init__(self, name: str, folder: Path, split: str) -> None:
+    def __init__(self, name: str, folder: Path, split: str, only: tuple[str, ...] | None = None) -> None:
         root = _split_folder(folder, split)
         if root is None:
             expected = " or ".join(f"`{each}/`" for each in SPLIT_NAMES[split])
             raise DataError(f"data set `{name}`: {folder} has no {expected} for its {split} split")
-        self.classes = _subfolders(_split_folder(folder, "train") or root)
-        if strangers := sorted(set(_subfolders(root)) - set(self.classes)):
-            raise DataError(f"data set `{name}`: {root} has classes that `train/` has not: {', '.join(strangers[:5])}")
+        present = _subfolders(root)
+        if only and (missing := sorted(set(only) - set(present))):
+            raise DataError(
+                f"data set `{name}`: {root} has no folder for {len(missing)} of the {len(only)} classes: "
+                f"{_listed(missing)}; it holds {_contents(root)}. Unpack every class into a folder of its name there."
+            )
+        self.classes = tuple(sorted(only)) if only else _subfolders(_split_folder(folder, "train") or root)
+        if not only and (strangers := sorted(set(present) - set(self.classes))):
+            raise DataError(f"data set `{name}`: {root} has classes that `train/` has not: {_listed(strangers)}")
         files = [(path, size, label) for label, each in enumerate(self.classes) for path, size in _images(root / each)]
         if not files:
             raise DataError(f"data set `{name}`: {root} has no images in class folders (`{root.name}/<class>/x.jpg`)")
@@ -166,18 +253,55 @@ class FolderSource(Source):
         listing = sorted((path.relative_to(root).as_posix(), size) for path, size, _ in files)
         self.fingerprint = _digest(json.dumps(entry).encode() for entry in listing)
 
-    def read(self, index: int) -> np.ndarray:
-        return _decode(self.paths[index])
 
-    def where(self, index: int) -> str:
-        return str(self.paths[index])
-
-
-def _decode(file: Path | io.BytesIO) -> np.ndarray:
+def decode(file: Path | io.BytesIO) -> np.ndarray:
+    """uint8 RGB (H, W, 3) of any image that Pillow reads."""
     from PIL import Image
 
     with Image.open(file) as image:
+        if image.mode.startswith("I;16"):  # Pillow would clip at 255, and all but the darkest greys would be white
+            grey = (np.asarray(image) >> 8).astype(np.uint8)
+            return np.repeat(grey[..., None], 3, axis=2)
+        if image.mode in ("I", "F"):
+            raise ValueError(f"its grey values (mode {image.mode}) have no known range: convert it to 8 bits a channel")
         return np.asarray(image.convert("RGB"))
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+def _contents(folder: Path) -> str:
+    """What lies in a folder that should hold something else, and what that may mean."""
+    names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
+    packed = [name for name in names if name.lower().endswith(ARCHIVES)]
+    return (_listed(names) or "nothing at all") + (f" (unpack {_listed(packed)})" if packed else "")
+
+
+def _check_all_there(name: str, paths: list[Path]) -> None:
+    """Shards say in their names how many there are: `train-00000-of-00002.parquet`."""
+    found = {path.name for path in paths}
+    matches = (re.fullmatch(r"(.+)-(\d{5})-of-(\d{5})\.parquet", name) for name in found)
+    for stem, count in sorted({(match[1], match[3]) for match in matches if match}):
+        wanted = (f"{stem}-{number:05d}-of-{count}.parquet" for number in range(int(count)))
+        if missing := [each for each in wanted if each not in found]:
+            raise DataError(
+                f"data set `{name}`: {paths[0].parent} lacks {len(missing)} of {int(count)} files: {_listed(missing)}. "
+                "Bring them there, or download or pack the set again."
+            )
+
+
+def _check_whole(name: str, path: Path) -> None:
+    """The end of a parquet file says how it is to be read: a file without it was cut off."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        pyarrow.parquet.read_schema(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(
+            f"data set `{name}`: {path} is truncated or damaged ({error}). Download or pack it again."
+        ) from error
 
 
 def _digest(parts: Iterable[bytes]) -> str:
@@ -247,5 +371,10 @@ def _images(folder: Path) -> list[tuple[Path, int]]:
         for name in names:
             if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
                 path = Path(parent, name)
+                if not path.exists():
+                    raise DataError(
+                        f"{path} is a link to {path.readlink()}, which is not there: was it moved or deleted? "
+                        "Put it back, or prepare the data set again."
+                    )
                 found.append((path, path.stat().st_size))
     return sorted(found)

@@ -299,7 +299,8 @@ def test_check_compares_with_the_catalogue(tmp_path: Path) -> None:
     report = check("cifar10", Locations(roots=(tmp_path,)))
     assert not report["ok"] and list(report["splits"]) == ["train"]
     assert "the train split has 2 images, CIFAR-10, 32x32 has 50000" in report["problems"][0]
-    assert "no `val-*.parquet`" in report["problems"][1]
+    assert "no image of the classes 1, 2, 3, 4, 5, 6, 7, 8" in report["problems"][1]
+    assert "no `val-*.parquet`" in report["problems"][2]
     assert len(check("imagenet1k", Locations(roots=(tmp_path,)))["problems"]) == 1
 
 
