@@ -80,8 +80,11 @@ class Selections:
             yield from self._outside(place, row)
         if row.baseline is not None:
             yield from self._outside((*place, "baseline"), row.baseline)
-        if row.epoch is not None and isinstance(epochs, int) and row.epoch > epochs:
-            yield f"{self.document.where((*place, 'epoch'))}: epoch {row.epoch} of a pre-training of {epochs} epochs"
+        where = self.document.where((*place, "epoch"))
+        if row.epoch is not None and not isinstance(epochs, int):
+            yield f"{where}: an `epoch` is one of `pretrain.epochs`, which the file must give"
+        elif row.epoch is not None and row.epoch > epochs:
+            yield f"{where}: epoch {row.epoch} of a pre-training of {epochs} epochs"
 
     def _columns(self) -> Iterator[str]:
         table = self.experiment.table

@@ -26,6 +26,8 @@ def fact(results: Results, points: Sequence[Point], metric: Metric) -> Cell:
         return Cell(State.DONE, text=NOTHING if spec.augmentation is None else rotation(spec.augmentation))
     if metric == Metric.BACKBONE:
         return Cell(State.DONE, text=LABELS.get(spec.backbone, spec.backbone))
+    if not points[0].probes:
+        return Cell(State.NOT_APPLICABLE)
     name, unit = UNITS[metric]
 
     def read(_: Task, result: dict) -> float | None:
@@ -59,9 +61,10 @@ def status(results: Results, points: Sequence[Point]) -> Cell:
     """What became of the ratio of the two heads' norms between the first step and the last, in words."""
 
     def change(_: Task, result: dict) -> float | None:
-        ratios = [ratio(numbers) for numbers in (result.get("milestones", {}).get(key) for key in ("0", last)) if numbers]
-        if len(ratios) < 2:
-            return None
+        noted = [result.get("milestones", {}).get(key, {}) for key in ("0", last)]
+        if any(name not in numbers for numbers in noted for name in RATIO):
+            return None  # of an older version, or of a method without these heads
+        ratios = [ratio(numbers) for numbers in noted]
         found.append(projection(*ratios))
         return ratios[1] - ratios[0]
 

@@ -18,7 +18,7 @@ Reader = Callable[[Task, dict], float | None]
 
 # What a cell's reader should hear of first, when the tasks behind it are in different states.
 BY_URGENCY = (State.FAILED, State.STALLED, State.UNKNOWN, State.RUNNING, State.PENDING, State.MISSING, State.DONE)
-OLD = "its result is of a version that did not measure this: remove its folder and run it again"
+OLD = "its result lacks this: the method has no such number, or an older version made it (remove its folder, run it again)"
 
 
 class Remembered:

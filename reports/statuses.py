@@ -23,6 +23,8 @@ def _judge_printed(study: Study, place: dict[str, str], expected: Projection | N
     """The same of the first and the last epoch that the paper prints."""
     epochs = [str(row.epoch) for row in study.experiment.table.rows if row.epoch is not None]
     points = points_of(study, place)
+    if not epochs:
+        return Verdict.NOT_MEASURED, "Not printed in the paper."
     printed = [
         [printed_number(study, {**place, "epoch": epoch}, Metric(name), points) for name in RATIO]
         for epoch in (epochs[0], epochs[-1])

@@ -124,6 +124,10 @@ COLUMNS = "table:\n  columns: [{label: A, metric: top1}, {label: B, metric: head
             ],
             "`gflops` is known of a probe only: `evaluate` one",
         ),
+        (
+            [(", epochs: 500}", "}"), ("{label: DINO, method: dino}", "{label: DINO, method: dino, epoch: 5}")],
+            "is one of `pretrain.epochs`, which the file must give",
+        ),
         ([("    each: {aug", "    relation: status\n    each: {aug")], "relation `status` needs one cell"),
         ([("    each: {aug", "    relation: falls\n    each: {aug")], "needs three or more values of `backbone`"),
         ([("    each: {aug", "    status: collapse\n    each: {aug")], "belongs there alone"),

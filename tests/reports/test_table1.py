@@ -111,7 +111,15 @@ def test_what_is_missing_or_old_is_said(table1, store):
     assert complete(build([study], store))
     store.results[study.points[0].pretrain.id] = {"loss": 1.0}  # of a version that noted nothing
     cell = build_table(study, store).rows[0].cells["ddcl.head_norm_v"]
-    assert (cell.state, cell.value) == (State.UNKNOWN, None) and "did not measure this" in cell.status.reason
+    assert (cell.state, cell.value) == (State.UNKNOWN, None) and "older version" in cell.status.reason
+
+
+def test_a_status_of_heads_that_a_method_does_not_have_is_unknown(table1, store):
+    study = table1()
+    for point in study.points:
+        store.results[point.pretrain.id] = {"milestones": {key: {"loss": 1.0} for key in ("0", "2")}}
+    cell = next(row for row in build_table(study, store).rows if row.label == "Status").cells["ddcl.head_norm_v"]
+    assert (cell.state, cell.text) == (State.UNKNOWN, None)
 
 
 def test_several_seeds_give_mean_spread_and_counted_statuses(table1, store):
