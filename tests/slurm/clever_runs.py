@@ -201,6 +201,10 @@ class User(AbstractContextManager["User"]):
         """Until the task has logged this step or a later one."""
         self.wait(lambda: any(number >= step for number in curve(folder)), f"{folder.name} is past step {step}")
 
+    def wait_checkpoint(self, folder: Path) -> None:
+        """Until the task has a whole checkpoint: a process that is killed before it begins anew."""
+        self.wait(lambda: any((folder / "checkpoints").glob("step-*.sha256")), f"{folder.name} has a checkpoint")
+
     def evidence(self) -> str:
         parts = []
         for folder in sorted(path.parent for path in self.store.glob("*/spec.json")):

@@ -237,6 +237,7 @@ def test_two_nodes_with_two_processes_each_train_as_one_process_does(user, one_p
 def test_a_killed_process_takes_the_others_with_it_and_the_job_starts_again_by_itself(user, one_process):
     share(user, nodes=1, gpus_per_node=2)
     _, folder = begin_and_train(user, *SHARED)
+    user.wait_checkpoint(folder)
     job = user.job_of(folder).id
     ranks = user.ranks(job)
     assert sorted(ranks) == [0, 1]
