@@ -11,11 +11,12 @@ from pydantic import ValidationError
 from clever import sweep
 from clever.catalog import Locations
 from clever.errors import RequestError
+from clever.evaluations import PerturbedSpec, ProbeSpec, Reading
 from clever.experiment import Experiment, Profile, experiments, open_profile
 from clever.layers import Layers, refuse
 from clever.names import Backbone, Method, TaskKind
 from clever.recipes import Views, recipe_of
-from clever.spec import LOCAL, PerturbedSpec, PretrainSpec, ProbeSpec, Reading, Task
+from clever.spec import LOCAL, PretrainSpec, Task
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from clever.catalog import Locations
+from clever.computing import BackboneShape
 from clever.document import Document
 from clever.errors import RequestError
 from clever.experiment import open_profile
@@ -13,7 +14,7 @@ from clever.grid import Expansion, Point, Study
 from clever.layers import Layers
 from clever.names import LABELS, Augmentation, Method, Representation, TaskKind
 from clever.recipes import RECIPES
-from clever.spec import BackboneShape, ImportSpec
+from clever.spec import ImportSpec
 
 READ = ("dataset", "subset", "image_size", "threads", "pipeline")
 """What evaluations take over from a pre-training: which images they read, and how."""

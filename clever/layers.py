@@ -11,11 +11,12 @@ from pydantic.fields import FieldInfo
 from clever.catalog import Locations
 from clever.document import Document, Place, scalar
 from clever.errors import RequestError
+from clever.evaluations import PerturbedSpec, ProbeSpec
 from clever.experiment import Fields, Profile, Seeds, experiments, given, read_experiment
 from clever.names import Backbone, Method, nearest, unknown
 from clever.recipes import BASES, TrainingRecipe, Views, recipe_of
 from clever.selection import POINT, Selections
-from clever.spec import LOCAL, PerturbedSpec, PretrainSpec, ProbeSpec
+from clever.spec import LOCAL, PretrainSpec
 
 SECTIONS: dict[str, type[PretrainSpec] | type[ProbeSpec] | type[PerturbedSpec]] = {
     "pretrain": PretrainSpec,

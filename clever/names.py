@@ -82,6 +82,8 @@ class TaskKind(StrEnum):
     PERTURBED = "perturbed"
     FINETUNE = "finetune"
     ROTATION = "rotation"
+    VIDEO = "video"
+    SALIENCY = "saliency"
     FACTORS = "factors"
 
 
@@ -91,6 +93,15 @@ class Metric(StrEnum):
     TOP1 = "top1"
     TOP5 = "top5"
     TOP1_STD = "top1_std"  # sample standard deviation of top-1 over the seeds
+    JF_MEAN = "jf_mean"  # of DAVIS: (J&F)_m, J_m and F_m
+    J_MEAN = "j_mean"
+    F_MEAN = "f_mean"
+    IOU = "iou"  # of saliency masks
+    ACC = "acc"
+    FMAX = "fmax"
+    IOU_BS = "iou+bs"  # and after the bilateral solver
+    ACC_BS = "acc+bs"
+    FMAX_BS = "fmax+bs"
     ROTATION = "rotation"  # does pre-training see rotated images?
     BACKBONE = "backbone"
     PARAMETERS = "parameters"  # of the backbone, in millions

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from clever.catalog import CATALOG
+from clever.computing import BackboneShape
+from clever.evaluations import ClassifierSpec, RotationSpec
 from clever.failures import Cause, journal, judge, read_failure
 from clever.grid import Study
 from clever.names import LABELS, Action, Backbone, Factor, State, Stem, TaskKind
-from clever.spec import BackboneShape, ClassifierSpec, PretrainSpec, RotationSpec, Task
+from clever.spec import PretrainSpec, Task
 from clever.store import Store, TaskStatus
 
 # Multiply-accumulates of one forward pass at 224 px, in 1e9 (convention of the paper's Table 8); patch 16 for a ViT.

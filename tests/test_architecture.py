@@ -15,7 +15,10 @@ ROOT = Path(__file__).parents[1]
 MAX_LINES = 400
 MAX_FUNCTION = 60
 HEAVY = ("torch", "torchvision", "timm", "numpy", "pandas", "mlflow", "submitit")
-LEAVES = ("clever.names", "clever.errors", "clever.files", "clever.catalog", "clever.recipes", "clever.spec")
+LEAVES = (
+    "clever.names", "clever.errors", "clever.files", "clever.catalog", "clever.recipes", "clever.computing",
+    "clever.evaluations", "clever.spec",
+)  # fmt: skip
 BELOW_TRAIN = (*LEAVES, "clever.data", "clever.backbones", "clever.methods")
 SUBFOLDERS = ("backbones", "bench", "commands", "data", "evaluate", "experiments", "methods", "reports", "run", "train")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {  # besides modules of its own folder; "core" is every flat module of clever

@@ -1,15 +1,16 @@
 """The study of a checkpoint: read as a pre-training of the same profile would be, under an identity of its own."""
 
 import pytest
+from clever.reports import build_table
 
 from clever import imported
 from clever.catalog import Locations
+from clever.computing import BackboneShape
 from clever.errors import RequestError
 from clever.grid import Study, studies
 from clever.names import Backbone, Method, TaskKind
 from clever.plan import make
-from clever.reports import build_table
-from clever.spec import BackboneShape, ImportSpec, Task
+from clever.spec import ImportSpec, Task
 from clever.store import Store
 
 SHAPE = BackboneShape(name=Backbone.VIT_NANO, image_size=16, patch_size=4)

@@ -6,8 +6,10 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from clever.computing import BackboneShape
+from clever.evaluations import PerturbedSpec, ProbeSpec
 from clever.names import Method, TaskKind
-from clever.spec import SPECS, BackboneShape, PerturbedSpec, PretrainSpec, ProbeSpec, Task, canonical
+from clever.spec import SPECS, PretrainSpec, Task, canonical
 
 PRETRAIN = {
     "dataset": "imagenet100",

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from clever.errors import RequestError
+from clever.evaluations import ProbeSpec
 from clever.files import read_json, sha256, write_json
 from clever.lease import Holder, Lease
 from clever.names import State
-from clever.spec import PretrainSpec, ProbeSpec, Task
+from clever.spec import PretrainSpec, Task
 from clever.store import MetricsFile, Store, read_metrics
 
 VALUES = {"dataset": "digits", "method": "clever", "hyper": {}, "backbone": "vit_nano", "epochs": 2}

@@ -4,8 +4,8 @@ from clever.backbones.backbone import Backbone, invariant_dims
 from clever.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from clever.backbones.vit import VisionTransformer
 from clever.backbones.vmamba import VMamba
+from clever.computing import BackboneShape
 from clever.names import Backbone as Name
-from clever.spec import BackboneShape
 
 __all__ = ["Backbone", "ResNet", "VMamba", "VisionTransformer", "build_backbone", "invariant_dims"]
 

@@ -7,11 +7,11 @@ from torch.nn import functional as F
 
 from clever.backbones import build_backbone
 from clever.bench.frame import Figure, compare, measure, rate
+from clever.computing import BackboneShape
 from clever.evaluate.frozen import freeze
 from clever.evaluate.video import FRAME_SIDE, Propagation, patch_features, propagate
 from clever.evaluate.video_scores import contour_accuracy, region_similarity
 from clever.names import Backbone
-from clever.spec import BackboneShape
 
 FRAME = (480, 854)  # DAVIS at 480p
 SMALL, LARGE = (15, 24, 64), (30, 52, 384)  # rows and columns of patches, features; the second is ViT-S/16 at 480p

@@ -28,7 +28,6 @@ View = tuple["RenderableType", Any]
 
 def open_store(folder: Path | None) -> Store:
     from clever import settings
-
     from clever.run.slurm.records import ClusterJobs
 
     root = settings.load(os.environ, store=folder).store
@@ -184,9 +183,9 @@ def backbones_view() -> View:
     import torch
 
     from clever.backbones import build_backbone
+    from clever.computing import BackboneShape
     from clever.evaluate.complexity import complexity
     from clever.names import Backbone, Stem
-    from clever.spec import BackboneShape
 
     machine, table = [], _table("backbone", "parameters", "GFLOPs at 224 px", "dimensions", "probe reads")
     for name in Backbone:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from clever.backbones.backbone import Backbone
 from clever.evaluate.frozen import AUTOCAST, WeightsError, read_tensors, teacher_backbone
 from clever.evaluate.heads import Heads, head_columns
+from clever.evaluations import ClassifierSpec
 from clever.files import replacing
 from clever.names import Representation
-from clever.spec import ClassifierSpec
 
 FULL = Representation.FULL.value
 PARTS = ("backbone", "shape", "heads", "classes", "trains")

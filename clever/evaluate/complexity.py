@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from clever.backbones import Backbone, VisionTransformer, build_backbone
-from clever.spec import BackboneShape
+from clever.computing import BackboneShape
 
 # Per number that a layer puts out, or that pooling reads; norms as in training, which is what fvcore, the paper's
 # counter, charges for them.

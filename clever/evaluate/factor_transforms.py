@@ -9,8 +9,8 @@ from torch import Tensor
 
 from clever.data import ops, rng
 from clever.data.augment import PAPER_SIDE, SMALL_SIDE, Blur, elastic
+from clever.evaluations import FactorsSpec
 from clever.names import Factor
-from clever.spec import FactorsSpec
 
 BINARY = (Factor.FLIP, Factor.SOLARISATION)  # done or not done
 POSITIONS = (Factor.CROP_X, Factor.CROP_Y)

@@ -36,8 +36,8 @@ from clever.evaluate.factor_transforms import (
 )
 from clever.evaluate.frozen import probe_features, teacher_backbone
 from clever.evaluate.heads import head_columns
+from clever.evaluations import FactorsSpec
 from clever.names import Factor
-from clever.spec import FactorsSpec
 from clever.train.checkpoint import Preempted
 
 FEWEST = {"train": 20, "test": 10}

@@ -13,7 +13,7 @@ from clever.errors import RequestError
 from clever.evaluate.classifier import Classifier
 from clever.evaluate.fit import Lessons, Log, Progress, fit, ignore, never, test_views, train_views
 from clever.evaluate.frozen import teacher_backbone
-from clever.spec import FinetuneSpec
+from clever.evaluations import FinetuneSpec
 from clever.train.checkpoint import remove_leftovers
 
 CLASSIFIER = "classifier.pt"

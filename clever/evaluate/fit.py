@@ -17,7 +17,7 @@ from clever.data.perturb import normalise
 from clever.errors import RequestError
 from clever.evaluate.classifier import FULL, Classifier
 from clever.evaluate.scores import percentages
-from clever.spec import ClassifierSpec
+from clever.evaluations import ClassifierSpec
 from clever.train.checkpoint import Preempted, load_newest, remove_leftovers, save
 
 READ_LOSS_EVERY = 20  # batches: reading it waits for the device

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from clever.backbones import build_backbone
 from clever.backbones.backbone import Backbone
+from clever.computing import BackboneShape
 from clever.errors import RequestError
 from clever.names import Precision
-from clever.spec import BackboneShape
 
 AUTOCAST = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 

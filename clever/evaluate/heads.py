@@ -9,9 +9,9 @@ from torch.nn import functional
 from clever.backbones.backbone import Backbone
 from clever.evaluate.frozen import WeightsError, read_tensors
 from clever.evaluate.scores import hits
+from clever.evaluations import Reading
 from clever.files import replacing
 from clever.names import Representation
-from clever.spec import Reading
 
 INITIAL_DEVIATION = 0.01
 ROWS = 8192  # of features that are classified at once: bounds the memory of 1000-class logits

@@ -19,8 +19,8 @@ from clever.data.rng import keys
 from clever.evaluate.frozen import probe_features, teacher_backbone
 from clever.evaluate.heads import Heads, head_columns
 from clever.evaluate.scores import percentages
+from clever.evaluations import PerturbedSpec
 from clever.names import Perturbation
-from clever.spec import PerturbedSpec
 
 Passes = list[dict[str, float]]  # "top1" and "top5" of every pass, in percent
 

@@ -20,7 +20,7 @@ from clever.evaluate.complexity import complexity
 from clever.evaluate.frozen import WeightsError, probe_features, teacher_backbone, untrained_backbone
 from clever.evaluate.heads import Heads, head_columns
 from clever.evaluate.scores import percentages
-from clever.spec import ProbeSpec
+from clever.evaluations import ProbeSpec
 from clever.train.checkpoint import Preempted, load_newest, remove_leftovers, save
 
 READ_LOSS_EVERY = 20  # batches: reading it waits for the device

@@ -36,11 +36,11 @@ from timm.models import load_state_dict
 from torch import Tensor
 
 from clever.backbones import build_backbone
+from clever.computing import BackboneShape
 from clever.errors import RequestError
 from clever.evaluate.frozen import differences
 from clever.files import replacing
 from clever.names import Backbone, Representation, Stem
-from clever.spec import BackboneShape
 
 PREFIXES: dict[str, str | None] = {
     "backbone": None,

@@ -20,8 +20,8 @@ from clever.evaluate.classifier import FULL, Classifier, read_classifier
 from clever.evaluate.fit import Batches, Lessons, Log, Progress, fit, ignore, never, test_views, train_views
 from clever.evaluate.frozen import teacher_backbone
 from clever.evaluate.scores import percentages
+from clever.evaluations import RotationSpec
 from clever.names import Perturbation
-from clever.spec import RotationSpec
 
 DEGREES: dict[str, float | None] = {"orig": None, "ro_90": 90.0, "ro_180": 180.0}
 """The columns of Table 6: at random within minus to plus so many degrees."""

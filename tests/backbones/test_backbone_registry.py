@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from clever.backbones import build_backbone, invariant_dims
+from clever.computing import BackboneShape
 from clever.names import Backbone, Representation
-from clever.spec import BackboneShape
 
 
 def shape(name: str, **changes) -> BackboneShape:

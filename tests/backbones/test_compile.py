@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from clever.backbones import build_backbone
 from clever.backbones.resnet import BasicBlock, Bottleneck
-from clever.spec import BackboneShape
+from clever.computing import BackboneShape
 
 RESNET_BLOCKS = {"resnet_pico": BasicBlock, "resnet_nano": BasicBlock, "resnet_micro": Bottleneck}
 

@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models import resnet as torchvision_resnet
 
 from clever.backbones import ResNet, build_backbone
-from clever.spec import BackboneShape
+from clever.computing import BackboneShape
 
 
 def ours(name: str, stem: str = "standard") -> ResNet:

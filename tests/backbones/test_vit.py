@@ -7,7 +7,7 @@ from timm.models import vision_transformer as timm_vit
 from torch.nn import functional as F
 
 from clever.backbones import VisionTransformer, build_backbone
-from clever.spec import BackboneShape
+from clever.computing import BackboneShape
 
 NANO = {"image_size": 16, "patch_size": 4, "dim": 24, "depth": 5, "heads": 3, "mlp_ratio": 2.0}
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from clever.backbones import VMamba, build_backbone
 from clever.backbones.selective_scan import linear_recurrence
-from clever.spec import BackboneShape
+from clever.computing import BackboneShape
 
 Weights = dict[str, Tensor]
 

@@ -11,12 +11,12 @@ from typer.testing import CliRunner
 
 from clever.backbones import build_backbone
 from clever.commands.app import app
+from clever.computing import BackboneShape
 from clever.errors import RequestError
 from clever.files import read_json
 from clever.names import Backbone, Perturbation, State, TaskKind
 from clever.run.tasks import Work, run
 from clever.settings import Settings
-from clever.spec import BackboneShape
 from clever.store import Store
 from tests.commands.conftest import Answer, clever
 

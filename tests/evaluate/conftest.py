@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from clever.computing import BackboneShape
 from clever.evaluate import frozen
+from clever.evaluations import PerturbedSpec, ProbeSpec
 from clever.names import Backbone, Pipeline, Representation, Stem
-from clever.spec import BackboneShape, PerturbedSpec, ProbeSpec
 
 SIDE = 8
 CLASSES = ("dark", "medium", "bright")

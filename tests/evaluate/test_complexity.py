@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from clever.backbones import build_backbone
+from clever.computing import BackboneShape
 from clever.evaluate.complexity import complexity
 from clever.names import Backbone
 from clever.plan import FORWARD_GMACS
-from clever.spec import BackboneShape
 
 PAPER = {
     "vit_tiny": (5_524_416, "1.2582"),

@@ -5,15 +5,17 @@ import torch
 
 from clever.backbones import build_backbone
 from clever.catalog import Locations
+from clever.computing import BackboneShape
 from clever.data.datasets import open_images
 from clever.evaluate import probe as probe_module
 from clever.evaluate.frozen import teacher_backbone, untrained_backbone
 from clever.evaluate.perturbed import perturbed
 from clever.evaluate.probe import probe
+from clever.evaluations import PerturbedSpec, ProbeSpec
 from clever.methods import build_method
 from clever.names import Augmentation, Backbone, Method, Perturbation, Pipeline, Stem
 from clever.recipes import CleverRecipe
-from clever.spec import BackboneShape, PerturbedSpec, PretrainSpec, ProbeSpec
+from clever.spec import PretrainSpec
 
 SIDE = 16
 SHAPES = {

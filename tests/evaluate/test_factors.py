@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from clever.computing import BackboneShape
 from clever.data.ops import MEAN, STD
 from clever.data.rng import keys
 from clever.errors import RequestError
@@ -16,8 +17,9 @@ from clever.evaluate import factors as module
 from clever.evaluate import frozen
 from clever.evaluate.factor_transforms import coloured, drawn, obstacle, span, strongest, transformed
 from clever.evaluate.factors import factors
+from clever.evaluations import FactorsSpec
 from clever.names import Backbone, Factor, Representation, Stem
-from clever.spec import BackboneShape, FactorsSpec, Task
+from clever.spec import Task
 from clever.train.checkpoint import Preempted
 
 SIDE = 32
@@ -393,7 +395,6 @@ def test_features_are_standardised_by_the_training_images():
 
 
 def test_features_that_vary_by_rounding_alone_are_collapsed():
-    features = torch.full((20, 4), 3.0) + 1e-6 * random(20, 4)
-    assert probes.collapsed(features)
+    assert probes.collapsed(features := torch.full((20, 4), 3.0) + 1e-6 * random(20, 4))
     features[:, 1] += 0.01 * random(20, seed=1)
     assert not probes.collapsed(features)

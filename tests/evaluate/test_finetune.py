@@ -20,10 +20,11 @@ from clever.evaluate.finetune import finetune
 from clever.evaluate.fit import Diverged, Preempted, learning_rate
 from clever.evaluate.frozen import WeightsError, teacher_backbone
 from clever.evaluate.probe import probe
+from clever.evaluations import FinetuneSpec, ProbeSpec
 from clever.failures import Cause, classify
 from clever.names import Pipeline
 from clever.plan import _work
-from clever.spec import FinetuneSpec, ProbeSpec, Task
+from clever.spec import Task
 from tests.evaluate.conftest import CLASSES, SHAPE, SIDE, ColouredImages
 
 

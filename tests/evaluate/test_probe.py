@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from clever.computing import BackboneShape
 from clever.evaluate import probe as module
 from clever.evaluate.complexity import complexity
 from clever.evaluate.frozen import WeightsError
 from clever.evaluate.probe import Preempted, learning_rate, probe
 from clever.names import Precision
-from clever.spec import BackboneShape
 from tests.evaluate.test_complexity import PAPER
 
 MLFLOW_NAME = re.compile(r"[A-Za-z0-9_\-. /]+")

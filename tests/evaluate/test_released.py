@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from clever.backbones import build_backbone
+from clever.computing import BackboneShape
 from clever.errors import RequestError
 from clever.evaluate.frozen import teacher_backbone
 from clever.evaluate.released import Released, check_split, read
 from clever.names import Backbone, Stem
-from clever.spec import BackboneShape
 
 State = dict[str, Tensor]
 VIT = BackboneShape(name=Backbone.VIT_NANO, image_size=12, patch_size=4)

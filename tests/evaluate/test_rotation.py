@@ -14,11 +14,12 @@ from clever.evaluate.classifier import Classifier, read_classifier
 from clever.evaluate.fit import Preempted
 from clever.evaluate.frozen import WeightsError, teacher_backbone
 from clever.evaluate.rotation import ANGLES, all_turns, invariance, one_turn, rotated, rotation, turned
+from clever.evaluations import FinetuneSpec, ProbeSpec, RotationSpec
 from clever.names import Pipeline, Representation
 from clever.plan import _work
 from clever.run.tasks import Work, run
 from clever.settings import Settings
-from clever.spec import FinetuneSpec, PretrainSpec, ProbeSpec, RotationSpec, Task
+from clever.spec import PretrainSpec, Task
 from clever.store import Store, TaskFolder
 from tests.evaluate.conftest import CLASSES, SHAPE, SIDE, ColouredImages
 

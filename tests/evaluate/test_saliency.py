@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from clever.backbones import VisionTransformer, build_backbone
 from clever.bench.saliency import plain_affinity, plain_cut, plain_piece, plain_vector
+from clever.computing import BackboneShape
 from clever.data import ops
 from clever.data.saliency_sets import SaliencySet, open_saliency, read_photograph
 from clever.errors import RequestError
@@ -30,7 +31,6 @@ from clever.evaluate.saliency_figure import CELL, GAP, HEADER, side_by_side
 from clever.evaluate.saliency_scores import image_scores, mean_scores
 from clever.names import Backbone as Name
 from clever.names import Stem
-from clever.spec import BackboneShape
 
 
 def kinds(rows: int, columns: int, *boxes: tuple[int, int, int, int]) -> np.ndarray:

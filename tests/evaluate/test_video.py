@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from clever.backbones import VisionTransformer, build_backbone
 from clever.bench.video import plain_propagation
+from clever.computing import BackboneShape
 from clever.data.davis import VOID, davis_sequences, read_mask, write_mask
 from clever.errors import RequestError
 from clever.evaluate import video
 from clever.evaluate.frozen import freeze, untrained_backbone
 from clever.evaluate.video import Labels, Propagation, evaluate_videos, hard_mask, propagate, segment_videos
-from clever.spec import BackboneShape
 from tests.data.davis_folder import drawn, write_video
 
 

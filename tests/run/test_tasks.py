@@ -8,11 +8,12 @@ import pytest
 
 from clever.catalog import Locations
 from clever.errors import RequestError
+from clever.evaluations import FactorsSpec, Reading
 from clever.files import read_json
 from clever.grid import Point, studies
 from clever.run.tasks import SPLITS, Work, run
 from clever.settings import Settings
-from clever.spec import FactorsSpec, Reading, Task
+from clever.spec import Task
 from clever.store import Store, TaskFolder, read_metrics
 
 pytestmark = pytest.mark.slow

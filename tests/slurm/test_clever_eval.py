@@ -3,8 +3,8 @@
 import torch
 
 from clever.backbones import build_backbone
+from clever.computing import BackboneShape
 from clever.names import Backbone
-from clever.spec import BackboneShape
 from tests.slurm.clever_runs import User
 
 SHAPE = BackboneShape(name=Backbone.VIT_NANO, image_size=16, patch_size=4)

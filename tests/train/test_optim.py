@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from clever.backbones import build_backbone
+from clever.computing import BackboneShape
 from clever.recipes import DinoRecipe
-from clever.spec import BackboneShape
 from clever.train.optim import Schedules, build_optimiser, clip_each, cosine, drop_gradients, parameter_groups
 
 

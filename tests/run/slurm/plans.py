@@ -4,10 +4,11 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
+from clever.evaluations import PerturbedSpec, ProbeSpec
 from clever.lease import Holder
 from clever.names import Action, State, TaskKind
 from clever.plan import Plan, PlannedTask
-from clever.spec import PerturbedSpec, PretrainSpec, ProbeSpec, Task
+from clever.spec import PretrainSpec, Task
 from clever.store import Store, TaskStatus
 
 _VALUES = {"dataset": "digits", "method": "clever", "hyper": {}, "backbone": "vit_nano", "epochs": 2}
