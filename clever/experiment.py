@@ -11,10 +11,24 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 
 from clever.document import Document, Place, read
 from clever.errors import RequestError
-from clever.names import Augmentation, Backbone, Method, Metric, Perturbation, Projection, Representation, TaskKind, nearest, unknown
+from clever.names import (
+    Augmentation,
+    Backbone,
+    Factor,
+    Method,
+    Metric,
+    Perturbation,
+    Projection,
+    Representation,
+    Rotated,
+    TaskKind,
+    nearest,
+    unknown,
+)
 from clever.recipes import Frozen
 
 Model = TypeVar("Model", bound=BaseModel)
+NAME = "^[a-z][a-z0-9_]*$"
 Fields = dict[str, Any]
 """Values of specification fields by name; `grid` checks them against the specifications."""
 
@@ -50,13 +64,26 @@ class Grid(Frozen):
 
 
 class Evaluation(Frozen):
-    """One kind of evaluation; ``perturbation`` says which columns are shown (all five are always scored).
+    """One evaluation of every pre-training, with what its specification has instead of the defaults.
 
-    `pretrain` alone means what a pre-training notes of itself: nothing is probed.
+    ``perturbation`` says which columns are shown (all five are always scored). `pretrain` alone means what a
+    pre-training notes of itself: nothing is probed.
     """
 
-    task: Literal[TaskKind.PRETRAIN, TaskKind.PROBE, TaskKind.PERTURBED]
+    task: Literal[
+        TaskKind.PRETRAIN, TaskKind.PROBE, TaskKind.PERTURBED, TaskKind.FINETUNE, TaskKind.ROTATION, TaskKind.VIDEO,
+        TaskKind.SALIENCY, TaskKind.FACTORS,
+    ]  # fmt: skip
+    name: str = Field(pattern=NAME)  # by which columns and claims choose it; the task's own unless given
+    fields: Fields = {}
     perturbation: list[Perturbation] = list(Perturbation)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_for_its_task(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "task" in values:
+            return {"name": str(values["task"]), **values}
+        return values
 
 
 class Selector(Frozen):
@@ -67,6 +94,9 @@ class Selector(Frozen):
     augmentation: Augmentation | None = None
     representation: Representation | None = None
     perturbation: Perturbation | None = None
+    evaluation: str | None = None  # by its name
+    rotated: Rotated | None = None
+    factor: Factor | None = None
     at: dict[str, str | int | float | bool] = {}  # by any other axis of the grid, as in {split_ratio: 0.8}
 
     def given(self) -> dict[str, str]:
@@ -116,6 +146,7 @@ class Claim(Frozen):
     where: str
     cells: list[Selector] = Field(min_length=1, max_length=2)
     each: dict[str, list[str]] = {}  # by representation, perturbation, or an axis of the grid
+    metric: Metric | None = None  # of the cells, where it is not the table's own
     relation: Literal["greater", "falls", "status"] = "greater"
     status: Projection | None = None
 
@@ -138,11 +169,20 @@ class Experiment(Frozen):
     pretrain: Fields
     probe: Fields = {}
     perturbed: Fields = {}
+    finetune: Fields = {}
+    rotation: Fields = {}
+    video: Fields = {}
+    saliency: Fields = {}
+    factors: Fields = {}
     grid: Grid = Grid()
     seeds: Seeds = Seeds()
     evaluate: list[Evaluation] = Field(min_length=1)
     table: TableShape
     claims: list[Claim] = []
+
+    @property
+    def kinds(self) -> set[TaskKind]:
+        return {evaluation.task for evaluation in self.evaluate}
 
 
 class Profile(Frozen):
@@ -153,9 +193,15 @@ class Profile(Frozen):
     backbones: dict[Backbone, Backbone] = {}
     pretrain: Fields = {}
     methods: dict[Method, Fields] = {}  # what the pre-trainings of one method have instead; CLeVER takes its base's
-    experiments: dict[str, Fields] = {}  # what those of one built-in experiment have instead
+    experiments: dict[str, Fields] = {}  # what those of one built-in experiment have instead; `backbone` too
     probe: Fields = {}
     perturbed: Fields = {}
+    finetune: Fields = {}
+    rotation: Fields = {}
+    video: Fields = {}
+    saliency: Fields = {}
+    factors: Fields = {}
+    evaluations: dict[str, Fields] = {}  # what evaluations of one name have instead, in whichever experiment
     control: bool = False  # also probe the untrained backbone of the first grid point
     devices: dict[TaskKind, Literal["one", "all"]] = {}
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from clever import sweep
+from clever import chains, sweep
 from clever.catalog import Locations
+from clever.chains import SHARED, Chain
 from clever.errors import RequestError
-from clever.evaluations import PerturbedSpec, ProbeSpec, Reading
-from clever.experiment import Experiment, Profile, experiments, open_profile
+from clever.evaluations import ProbeSpec
+from clever.experiment import Evaluation, Experiment, Profile, experiments, open_profile
 from clever.layers import Layers, refuse
 from clever.names import Backbone, Method, TaskKind
 from clever.recipes import Views, recipe_of
@@ -25,11 +26,31 @@ class Point:
 
     coordinates: dict[str, str]
     pretrain: Task
-    probes: tuple[Task, ...]
-    perturbed: tuple[Task, ...]
+    chains: dict[str, tuple[Chain, ...]]  # by the evaluation's name: one for each probe seed, where seeds matter
+
+    def named(self) -> Iterator[tuple[Task, str]]:
+        """Every task once, with the name of the evaluation that wants it first; the pre-training has none."""
+        seen = {self.pretrain.id}
+        yield self.pretrain, ""
+        for name, found in self.chains.items():
+            for task in itertools.chain(*zip(*found, strict=True)):
+                if task.id not in seen:
+                    seen.add(task.id)
+                    yield task, name
 
     def tasks(self) -> Iterator[Task]:
-        yield from (self.pretrain, *self.probes, *self.perturbed)
+        return (task for task, _ in self.named())
+
+    def of_kind(self, kind: TaskKind) -> tuple[Task, ...]:
+        return tuple(task for task in self.tasks() if task.kind is kind)
+
+    @property
+    def probes(self) -> tuple[Task, ...]:
+        return self.of_kind(TaskKind.PROBE)
+
+    @property
+    def perturbed(self) -> tuple[Task, ...]:
+        return self.of_kind(TaskKind.PERTURBED)
 
 
 @dataclass(frozen=True)
@@ -139,18 +160,25 @@ class Expansion:
 
     def _points(self, coordinates: dict[str, Any]) -> Iterator[Point]:
         layers = self.layers
-        kinds = {evaluation.task for evaluation in layers.experiment.evaluate}
         for seed in range(layers.seeds["pretrain"]):
             try:
                 pretrain = Task(spec=self._pretrain(coordinates, seed))
-                seeds = range(layers.seeds["probe"] if kinds - {TaskKind.PRETRAIN} else 0)
-                probes = [self._probe(pretrain, probe_seed) for probe_seed in seeds]
-                perturbed = [self._perturbed(probe) for probe in probes] if TaskKind.PERTURBED in kinds else []
+                found = {each.name: self._chains(pretrain, each) for each in layers.experiment.evaluate}
             except ValidationError as error:
                 self.mistakes += (layers.describe(error.title, problem) for problem in error.errors())
                 return
             names = {**layers.fixed, **{key: str(value) for key, value in coordinates.items()}, "seed": str(seed)}
-            yield Point(names, pretrain, tuple(probes), tuple(perturbed))
+            yield Point(names, pretrain, {name: chains for name, chains in found.items() if chains})
+
+    def _chains(self, pretrain: Task, evaluation: Evaluation) -> tuple[Chain, ...]:
+        """One chain a probe seed; those that no seed changes once."""
+        if evaluation.task is TaskKind.PRETRAIN:
+            return ()
+        reading, given = self._reading(pretrain.spec), self.layers.given(evaluation)
+        found = (
+            chains.chain(evaluation.task, pretrain, reading, given, seed) for seed in range(self.layers.seeds["probe"])
+        )
+        return tuple({each[-1].id: each for each in found}.values())
 
     def _pretrain(self, coordinates: dict[str, Any], seed: int) -> PretrainSpec:
         values = {**self.layers.pretrain_values(coordinates), **coordinates}
@@ -164,22 +192,11 @@ class Expansion:
         return PretrainSpec.model_validate({**own, "hyper": hyper, "seed": seed})
 
     def _reading(self, pretrain: PretrainSpec) -> dict[str, Any]:
-        shared = ("dataset", "shape", "split_ratio", "subset", "image_size", "threads", "pipeline")
-        return {**{key: getattr(pretrain, key) for key in shared}, **self.layers.values("probe")}
-
-    def _probe(self, pretrain: Task, seed: int) -> Task:
-        spec = ProbeSpec.model_validate({**self._reading(pretrain.spec), "seed": seed})
-        return Task(spec=spec, needs=(pretrain.id,))
-
-    def _perturbed(self, probe: Task) -> Task:
-        """Reads the images as its probe does, unless the file says otherwise."""
-        inherited = {key: getattr(probe.spec, key) for key in Reading.model_fields}
-        values = {**inherited, **self.layers.values("perturbed")}
-        return Task(spec=PerturbedSpec.model_validate(values), needs=(probe.id,))
+        return {key: getattr(pretrain, key) for key in SHARED}
 
     def _control(self, point: Point) -> Control:
         """The first point's probe, on the backbone as its pre-training found it."""
         pretrain = point.pretrain.spec
         untrained = {"weights": "untrained", "init_seed": pretrain.seed, "split_ratio": None, "seed": 0}
-        spec = ProbeSpec.model_validate({**self._reading(pretrain), **untrained})
+        spec = ProbeSpec.model_validate({**self._reading(pretrain), **self.layers.values("probe"), **untrained})
         return Control(f"Untrained {pretrain.backbone} (control)", Task(spec=spec))

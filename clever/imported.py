@@ -97,7 +97,7 @@ class _OfCheckpoint(Expansion):
     def _reading(self, spec: ImportSpec) -> dict[str, Any]:
         values = self.layers.values("pretrain")
         own: dict[str, float | BackboneShape | None] = {"shape": spec.shape, "split_ratio": spec.split_ratio}
-        return {**{key: values[key] for key in READ if key in values}, **own, **self.layers.values("probe")}
+        return {**{key: values[key] for key in READ if key in values}, **own}
 
     def _swapped(self, points: Sequence[Point]) -> list[str]:
         return []

@@ -1,50 +1,22 @@
 """An experiment file, a profile and the command line's overrides laid over each other, every value with its place."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
-
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from clever.catalog import Locations
 from clever.document import Document, Place, scalar
 from clever.errors import RequestError
-from clever.evaluations import PerturbedSpec, ProbeSpec
-from clever.experiment import Fields, Profile, Seeds, experiments, given, read_experiment
-from clever.names import Backbone, Method, nearest, unknown
-from clever.recipes import BASES, TrainingRecipe, Views, recipe_of
+from clever.experiment import Evaluation, Fields, Profile, Seeds, experiments, read_experiment
+from clever.fields import DERIVED, EVERY_RECIPE, READ_FROM, SECTIONS, Checks, Value, defaults, fields_of, recipes_of
+from clever.names import Backbone, Method, TaskKind, unknown
+from clever.recipes import TrainingRecipe
 from clever.selection import POINT, Selections
-from clever.spec import LOCAL, PretrainSpec
+from clever.spec import PretrainSpec
 
-SECTIONS: dict[str, type[PretrainSpec] | type[ProbeSpec] | type[PerturbedSpec]] = {
-    "pretrain": PretrainSpec,
-    "probe": ProbeSpec,
-    "perturbed": PerturbedSpec,
-}
-# Set by the grid itself from the pre-training, so no file may override them.
-DERIVED = {"kind", "hyper", "shape", "split_ratio", "weights", "init_seed", "seed"}
-# What a probe's heads were trained on: reading other columns than these would score nonsense.
-OF_THE_HEADS = {"strict_split"}
+WITH_A_DATASET = ("video", "saliency")
+"""Sections of evaluations that never read what the pre-training has read."""
 _SEEDS = re.compile("[1-9][0-9]{0,3}")
-
-
-@dataclass(frozen=True)
-class Value:
-    """The value of a field and where it was written."""
-
-    value: Any
-    where: str
-
-
-def recipes_of(methods: Iterable[Method], bases: Iterable[str]) -> list[type[TrainingRecipe]]:
-    """The models of the methods' hyper-parameters; of CLeVER's, one a base."""
-    bases = list(bases)
-    return list(dict.fromkeys(recipe_of(method, {"base": base}) for method in methods for base in bases))
-
-
-EVERY_RECIPE = recipes_of(Method, BASES)
 
 
 class Layers:
@@ -70,7 +42,9 @@ class Layers:
         self.axes = {key: values for key, values in {**self.product, **self.zip}.items() if isinstance(values, list)}
         self.chosen = _chosen(settings)
         self.recipes = self._recipes()
-        self.sections = self._sections(profile_document, settings)
+        self.checks = Checks(locations, self.mistakes)
+        self.evaluations = self._evaluations()
+        self.layers = self._layers(profile_document, settings)
         self.by_method = self._by_method(profile_document)
         self.by_experiment = self._by_experiment(profile_document)
         checked_axes = self._check_axes()
@@ -85,10 +59,28 @@ class Layers:
             self.mistakes += error.messages
         refuse(self.mistakes)
 
-    def values(self, section: str) -> dict[str, Any]:
-        """What is given for the fields of a section, with the profile's data set in place of the file's."""
-        values = {key: value.value for key, value in self.sections[section].items()}
+    def values(self, section: str, evaluation: str = "") -> dict[str, Any]:
+        """What is given for the fields of a section, and for an evaluation of that kind by its name, with the profile's
+        data set in place of the file's.
+        """
+        found = self._found(section, evaluation)
+        values = {key: value.value for key, value in found.items()}
+        if section in WITH_A_DATASET:
+            values.setdefault("dataset", SECTIONS[section].model_fields["dataset"].default)
+        section = f"evaluate.{evaluation}" if (f"evaluate.{evaluation}", "dataset") in self.chosen else section
         return {key: self.dataset(value, section) if key == "dataset" else value for key, value in values.items()}
+
+    def given(self, evaluation: Evaluation) -> Callable[[str], dict[str, Any]]:
+        """The values of any section as the tasks of one evaluation have them."""
+        return lambda section: self.values(section, evaluation.name if section == evaluation.task else "")
+
+    def _found(self, section: str, evaluation: str = "") -> dict[str, Value]:
+        """Whoever comes later wins; of one giver, what is for a single evaluation wins over what is for its kind."""
+        found: dict[str, Value] = {}
+        for layer in self.layers:
+            found |= layer.get(section, {})
+            found |= layer.get(f"evaluate.{evaluation}", {})
+        return found
 
     def pretrain_values(self, coordinates: Mapping[str, Any]) -> dict[str, Any]:
         """The same for one point of the grid, with what the profile has for its method (or for what CLeVER is over) and,
@@ -113,7 +105,8 @@ class Layers:
         message = problem["msg"].removeprefix("Value error, ")
         field = str(problem["loc"][0]) if problem["loc"] else message.split()[0]
         section = next((name for name, spec in SECTIONS.items() if spec.__name__ == model), "pretrain")
-        value = self.sections[section].get(field)
+        found = (self._found(section, name) for name, task in self.evaluations.items() if task == section)
+        value = next((each[field] for each in found if field in each), self._found(section).get(field))
         where = value.where if value else self.document.where(("grid", field))
         return f"{where}: {field + ': ' if problem['loc'] else ''}{message}"
 
@@ -130,16 +123,54 @@ class Layers:
         words = self.axes.get(key) or ([own[key]] if key in own else [])
         return [*words, *(word for place, word in self.chosen.items() if place == ("pretrain", key))]
 
-    def _sections(self, profile_document: Document, settings: Sequence[str]) -> dict[str, dict[str, Value]]:
-        overrides = self._parse_settings(settings)
-        result = {}
+    def _evaluations(self) -> dict[str, str]:
+        """The section of every evaluation that the file lists, by its name."""
+        found: dict[str, str] = {}
+        for index, entry in enumerate(self._listed()):
+            task = _mapping(entry).get("task")
+            name = _mapping(entry).get("name", task)
+            if name in found:
+                where = self.document.where(("evaluate", index))
+                self.mistakes.append(f"{where}: two evaluations are called `{name}`: give each a `name` of its own")
+            elif task in SECTIONS:
+                found[str(name)] = task
+        return found
+
+    def _listed(self) -> list[Any]:
+        listed = _mapping(self.document.value).get("evaluate")
+        return listed if isinstance(listed, list) else []
+
+    def _layers(self, profile_document: Document, settings: Sequence[str]) -> list[dict[str, dict[str, Value]]]:
+        """The values of every section, and of every evaluation under `evaluate.<name>`: the file's, the profile's and
+        the command line's.
+        """
+        asked, document = self._parse_settings(settings), _mapping(self.document.value)
+        file = {name: self._section(self.document, name, (name,), document.get(name)) for name in SECTIONS}
+        scale = {
+            name: self._section(profile_document, name, (name,), getattr(self.profile, name), EVERY_RECIPE)
+            for name in SECTIONS
+        }
+        for index, entry in enumerate(self._listed()):
+            name = str(_mapping(entry).get("name", _mapping(entry).get("task")))
+            if section := self.evaluations.get(name):
+                place: Place = ("evaluate", index, "fields")
+                file[f"evaluate.{name}"] = self._section(self.document, section, place, _mapping(entry).get("fields"))
+        for name, section in self.evaluations.items():
+            place = ("evaluations", name)
+            scale[f"evaluate.{name}"] = self._section(profile_document, section, place, self.profile.evaluations.get(name))
+        layers = [file, scale, asked]
         for section in SECTIONS:
-            own = self._section(self.document, section, _mapping(_mapping(self.document.value).get(section)))
-            scale = self._section(profile_document, section, getattr(self.profile, section), EVERY_RECIPE)
-            over = {**scale, **overrides[section]}
-            self._note_overrides(section, own, over)
-            result[section] = {**own, **over}
-        return result
+            if self._concerns(section):
+                self._note_overrides(section, section, layers)
+        for name, section in self.evaluations.items():
+            self._note_overrides(f"evaluate.{name}", section, layers)
+        return layers
+
+    def _concerns(self, section: str) -> bool:
+        """Whether the values of a section are read by any task of this experiment."""
+        if section in ("pretrain", "probe", "perturbed"):  # a control is probed, and others read as the probe does
+            return True
+        return section in self.evaluations.values() or section in (READ_FROM.get(task) for task in self.evaluations.values())
 
     def _by_method(self, document: Document) -> dict[str, dict[str, Value]]:
         """The profile's values for single methods."""
@@ -168,9 +199,12 @@ class Layers:
         result = {}
         for key, value in fields.items():
             where = document.where((*place, key))
-            if key in (*POINT, "dataset"):
+            taken = (*POINT, "dataset")
+            if place[0] == "experiments" and "backbone" not in self.axes:
+                taken = tuple(each for each in taken if each != "backbone")  # what needs a ViT is read from no other
+            if key in taken:
                 self.mistakes.append(f"{where}: `{key}` says what is trained: a profile sets it for all experiments alike")
-            elif checked := self._check("pretrain", key, value, where, recipes):
+            elif checked := self.checks.value("pretrain", key, value, where, recipes):
                 result[key] = checked
         heeded = [key for key in result if ("pretrain", key) not in self.chosen and key not in self.axes]
         if whose is not None and heeded:
@@ -178,62 +212,42 @@ class Layers:
         return result
 
     def _section(
-        self, document: Document, section: str, values: Fields, recipes: list[type[TrainingRecipe]] | None = None
+        self,
+        document: Document,
+        section: str,
+        place: Place,
+        values: Any,
+        recipes: list[type[TrainingRecipe]] | None = None,
     ) -> dict[str, Value]:
         result = {}
-        for key, value in values.items():
-            where = document.where((section, key))
-            checked = self._check(section, key, value, where, recipes or self.recipes)
+        for key, value in _mapping(values).items():
+            checked = self.checks.value(section, key, value, document.where((*place, key)), recipes or self.recipes)
             if checked is not None:
                 result[key] = checked
         return result
 
-    def _check(
-        self, section: str, key: str, value: Any, where: str, recipes: list[type[TrainingRecipe]]
-    ) -> Value | None:
-        fields = _fields(section, recipes)
-        if key not in fields:
-            near = nearest(key, fields)
-            hint = f"; did you mean `{near}`?" if near else f" (allowed: {', '.join(sorted(fields))})"
-            self.mistakes.append(f"{where}: unknown field `{section}.{key}`{hint}")
-            return None
-        if key == "dataset" and value not in self.locations.names():
-            self.mistakes.append(f"{where}: {unknown('data set', value, self.locations.names())}")
-            return None
-        info = fields[key]
-        if isinstance(value, bool) and info.annotation is not bool:
-            self.mistakes.append(f"{where}: {section}.{key}: Input should not be true or false{given(value)}")
-            return None
-        try:
-            return Value(_adapter(info).validate_python(value), where)
-        except ValidationError as error:
-            for problem in error.errors():
-                if problem["type"] == "enum":
-                    allowed = list(info.annotation)  # type: ignore[arg-type]
-                    self.mistakes.append(f"{where}: {unknown(key, str(value), allowed)}")
-                else:
-                    self.mistakes.append(f"{where}: {section}.{key}: {problem['msg']}{given(value)}")
-            return None
-
     def _parse_settings(self, settings: Sequence[str]) -> dict[str, dict[str, Value]]:
-        result: dict[str, dict[str, Value]] = {section: {} for section in SECTIONS}
+        result: dict[str, dict[str, Value]] = {}
+        named = {f"evaluate.{name}": task for name, task in self.evaluations.items() if name != task}
+        sections = {**{name: name for name in SECTIONS}, **named}
         for text in settings:
             where = f"--set {text}"
             path, equals, word = text.partition("=")
-            section, dot, key = path.strip().partition(".")
-            if not equals or not dot or section not in SECTIONS:
+            place, dot, key = path.strip().rpartition(".")
+            if not equals or not dot or place not in sections:
                 self.mistakes.append(
-                    f"{where}: expected SECTION.FIELD=VALUE with a section of {', '.join(SECTIONS)}, "
+                    f"{where}: expected SECTION.FIELD=VALUE with a section of {', '.join(sections)}, "
                     "as in --set pretrain.epochs=1"
                 )
                 continue
-            if section == "pretrain" and key in self.axes:
+            if place == "pretrain" and key in self.axes:
                 self.mistakes.append(f"{where}: `{key}` is an axis of the grid: change the experiment file instead")
                 continue
             parts = [scalar(part.strip()) for part in word.strip(" []").split(",")]
-            checked = self._check(section, key, parts if "," in word else scalar(word.strip()), where, self.recipes)
+            value = parts if "," in word else scalar(word.strip())
+            checked = self.checks.value(sections[place], key, value, where, self.recipes)
             if checked is not None:
-                result[section][key] = checked
+                result.setdefault(place, {})[key] = checked
         return result
 
     def _parse_seeds(self, text: str | None) -> dict[str, int]:
@@ -261,14 +275,14 @@ class Layers:
                 self.mistakes.append(f"{where}: `{key}` is an axis of the grid and given in `pretrain` too; keep one")
             if key in self.zip and key in self.product:
                 self.mistakes.append(f"{where}: axis `{key}` is in `zip` and beside it; keep one")
-            if key not in _fields("pretrain", self.recipes):
-                self._check("pretrain", key, None, where, self.recipes)  # says once what its name should be
+            if key not in fields_of("pretrain", self.recipes):
+                self.checks.value("pretrain", key, None, where, self.recipes)  # says once what its name should be
                 continue
             for index, value in enumerate(values):
                 where = self.document.where((*place, index))
                 if key in self.product and value in values[:index]:
                     self.mistakes.append(f"{where}: `{value}` is given twice")
-                self._check("pretrain", key, value, where, self.recipes)
+                self.checks.value("pretrain", key, value, where, self.recipes)
             result[key] = values if len(self.mistakes) == before else []
         return result
 
@@ -281,18 +295,22 @@ class Layers:
             if isinstance(own, dict) and info.is_required() and key not in present | DERIVED:
                 self.mistakes.append(f"{self.document.where(('pretrain',))}: `pretrain.{key}` is missing")
 
-    def _note_overrides(self, section: str, own: dict[str, Value], over: dict[str, Value]) -> None:
-        fields = _fields(section, self.recipes)
+    def _note_overrides(self, place: str, section: str, layers: Sequence[dict[str, dict[str, Value]]]) -> None:
+        """Say what the profile and the command line have changed in a section or, at another ``place``, in what one
+        evaluation has."""
+        fields = fields_of(section, self.recipes)
+        own, *others = (layer.get(place, {}) for layer in layers)
+        over = {key: value for layer in others for key, value in layer.items()}
         for key, value in over.items():
             if key not in fields or (section == "pretrain" and key in self.axes):
                 continue  # without effect: another method's hyper-parameter, or the grid has its own values
-            before = [own[key].value] if key in own else _defaults(section, key, self.recipes)
+            before = [own[key].value] if key in own else defaults(section, key, self.recipes)
             if any(default != value.value for default in before):
-                self.overrides.append(f"{section}.{key} = {_word(value.value)}")
+                self.overrides.append(f"{place}.{key} = {_word(value.value)}")
 
     def _fixed(self) -> dict[str, str]:
         """Coordinates that the whole experiment shares, in the words of the file or of ``--set``, never a profile's."""
-        own = {key: value for key, value in self.experiment.pretrain.items() if key in self.sections["pretrain"]}
+        own = {key: value for key, value in self.experiment.pretrain.items() if key in self._found("pretrain")}
         own |= {key: word for (section, key), word in self.chosen.items() if section == "pretrain"}
         return {key: str(own[key]) for key in POINT if key in own}
 
@@ -302,52 +320,18 @@ def refuse(mistakes: Iterable[str]) -> None:
         raise RequestError(*messages)
 
 
-def fields_of(section: str, methods: Iterable[Method], bases: Iterable[str] = (Method.DINO,)) -> dict[str, FieldInfo]:
-    """The fields that a section may set for some methods, and for CLeVER over some bases."""
-    return _fields(section, recipes_of(methods, bases))
-
-
-def _fields(section: str, recipes: Iterable[type[TrainingRecipe]]) -> dict[str, FieldInfo]:
-    """The specification's own fields and, for a pre-training, those of the recipes."""
-    taken = DERIVED | OF_THE_HEADS if section == "perturbed" else DERIVED
-    result = {key: info for key, info in SECTIONS[section].model_fields.items() if key not in taken}
-    if section == "pretrain":
-        if not any(recipe.VIEWS == Views.MULTI_CROP for recipe in recipes):
-            result = {key: info for key, info in result.items() if key not in LOCAL}
-        for recipe in recipes:
-            result |= recipe.model_fields
-    return result
-
-
-def _defaults(section: str, key: str, recipes: Iterable[type[TrainingRecipe]]) -> list[Any]:
-    """What a field is where nothing sets it: for a pre-training, one value for each recipe that has the field."""
-    info = SECTIONS[section].model_fields.get(key)
-    if section != "pretrain":
-        return [info.default]
-    if info is None:
-        return [recipe.model_fields[key].default for recipe in recipes if key in recipe.model_fields]
-    return [recipe.OF_THE_SPEC.get(key, info.default) for recipe in recipes]
-
-
 def _chosen(settings: Sequence[str]) -> dict[tuple[str, str], str]:
     """Section and field of every ``--set``, with the word given for it."""
     result = {}
     for text in settings:
         path, _, word = text.partition("=")
-        section, _, key = path.strip().partition(".")
+        section, _, key = path.strip().rpartition(".")
         result[section, key] = word.strip()
     return result
 
 
 def _mapping(value: Any) -> Fields:
     return value if isinstance(value, dict) else {}
-
-
-def _adapter(info: FieldInfo) -> TypeAdapter:
-    annotation: Any = info.annotation
-    for metadata in info.metadata:
-        annotation = Annotated[annotation, metadata]
-    return TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
 
 
 def _word(value: Any) -> str:

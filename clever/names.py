@@ -67,6 +67,14 @@ class Factor(StrEnum):
     SOLARISATION = "solarisation"
 
 
+class Rotated(StrEnum):
+    """How test images are turned in the test of invariance: not, or at random within so many degrees (Table 6)."""
+
+    ORIG = "orig"
+    RO_90 = "ro_90"
+    RO_180 = "ro_180"
+
+
 class Representation(StrEnum):
     """Which part of the features is read: all of them, z_IR ("-IR" in the paper) or z_EF."""
 
@@ -102,6 +110,9 @@ class Metric(StrEnum):
     IOU_BS = "iou+bs"  # and after the bilateral solver
     ACC_BS = "acc+bs"
     FMAX_BS = "fmax+bs"
+    READ = "read"  # how well a factor is read from features: R^2, or AUC of what is on or off
+    READ_AS_FEW = "read_as_few"  # the same from as many columns as the smallest representation has
+    MOVED = "moved"  # how far a factor moves the features, in distances between images
     ROTATION = "rotation"  # does pre-training see rotated images?
     BACKBONE = "backbone"
     PARAMETERS = "parameters"  # of the backbone, in millions
@@ -114,9 +125,12 @@ class Metric(StrEnum):
 
 
 SCORES = (Metric.TOP1, Metric.TOP5, Metric.TOP1_STD)
+OF_VIDEO = (Metric.JF_MEAN, Metric.J_MEAN, Metric.F_MEAN)
+OF_SALIENCY = (Metric.IOU, Metric.ACC, Metric.FMAX, Metric.IOU_BS, Metric.ACC_BS, Metric.FMAX_BS)
+OF_FACTORS = (Metric.READ, Metric.READ_AS_FEW, Metric.MOVED)
 FACTS = (Metric.ROTATION, Metric.BACKBONE, Metric.PARAMETERS, Metric.GFLOPS)
 SIZES = (Metric.HEAD_NORM_V, Metric.HEAD_NORM_I, Metric.Z_V, Metric.Z_I)
-"""Measured by a probe; known of a model; noted during pre-training, at an epoch."""
+"""Measured of a classifier, a video, a mask or a factor; known of a model; noted during pre-training, at an epoch."""
 
 
 class Projection(StrEnum):
@@ -211,6 +225,8 @@ LABELS: dict[str, str] = {
     Perturbation.CJ_FLIP: "CJ+Flip",
     Perturbation.CJ_RO: "CJ+Ro",
     Perturbation.CJ_RO_ET: "CJ+Ro+ET",
+    Representation.INVARIANT: "z_IR",
+    Representation.EQUIVARIANT: "z_EF",
 }
 """How the paper prints a name."""
 

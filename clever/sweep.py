@@ -13,7 +13,7 @@ from typing import Any
 from clever.document import Document, Place, scalar
 from clever.errors import RequestError
 from clever.experiment import find_experiment
-from clever.layers import fields_of
+from clever.fields import fields_of, recipes_of
 from clever.names import Method, unknown
 
 
@@ -58,7 +58,7 @@ def _chosen(name: str, document: Document, sweeps: dict[str, Any], asked: str) -
     key = key.strip()
     own = document.value.get("pretrain") or {}
     method = own.get("method") if isinstance(own, dict) else None
-    fields = fields_of("pretrain", [Method(method)] if method in list(Method) else list(Method))
+    fields = fields_of("pretrain", recipes_of([Method(method)] if method in list(Method) else Method, [Method.DINO]))
     if key not in fields:
         raise RequestError(unknown("parameter of this experiment", key, sorted(fields)))
     if equals:

@@ -76,14 +76,15 @@ def test_all_mistakes_of_a_file_are_reported_at_once_each_at_its_place(tmp_path)
         "mine.yaml:2:68: unknown field `pretrain.batch`; did you mean `global_batch`?",
         "mine.yaml:4:24: `cagu`: no such augmentation; did you mean `caug`? (allowed: baug, caug, caug_plus)",
         "mine.yaml:1:1: `title` is missing",
-        "mine.yaml:7:6: `pertrubed`: no such task; did you mean `perturbed`? (allowed: pretrain, probe, perturbed)",
+        "mine.yaml:7:6: `pertrubed`: no such task; did you mean `perturbed`? "
+        "(allowed: pretrain, probe, perturbed, finetune, rotation, video, saliency, factors)",
         "mine.yaml:7:44: `jc`: no such perturbation; did you mean `cj`? (allowed: orig, cj, cj_flip, cj_ro, cj_ro_et)",
         "mine.yaml:9:3: `augmentatoin`: no such group; did you mean `augmentation`? "
         "(allowed: augmentation, backbone, method, base, recipe)",
         "mine.yaml:11:21: unknown field `table.rows.0.metod`; did you mean `method`? "
-        "(allowed: method, backbone, augmentation, representation, perturbation, at, label, epoch, metric, baseline, printed_as)",
+        "(allowed: method, backbone, augmentation, representation, perturbation, evaluation, rotated, factor, at, label, epoch, metric, baseline, printed_as)",
         "mine.yaml:1:1: unknown field `titel`; did you mean `title`? "
-        "(allowed: title, paper, pretrain, probe, perturbed, grid, seeds, evaluate, table, claims)",
+        "(allowed: title, paper, pretrain, probe, perturbed, finetune, rotation, video, saliency, factors, grid, seeds, evaluate, table, claims)",
     ]
 
 

@@ -177,7 +177,7 @@ def test_a_value_is_read_from_the_command_line_as_from_a_file(tmp_path, setting,
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("epochs=5", "expected SECTION.FIELD=VALUE with a section of pretrain, probe, perturbed, as in --set p"),
+        ("epochs=5", "expected SECTION.FIELD=VALUE with a section of pretrain, probe, perturbed, finetune, rotation, video, saliency, factors, as in --set p"),
         ("pretrain.epochs", "expected SECTION.FIELD=VALUE"),
         ("grid.method=dino", "expected SECTION.FIELD=VALUE"),
         ("", "expected SECTION.FIELD=VALUE"),
