@@ -17,7 +17,18 @@ RESERVED = {
     "kill-on-invalid-dep", "mem", "mem-per-cpu", "mem-per-gpu", "no-requeue", "nodes", "ntasks", "ntasks-per-node",
     "open-mode", "output", "parsable", "partition", "qos", "requeue", "signal", "test-only", "time", "wait", "wrap",
 }  # fmt: skip
-MINUTES = {TaskKind.PRETRAIN: 24 * 60, TaskKind.PROBE: 8 * 60, TaskKind.PERTURBED: 4 * 60}
+MINUTES = {
+    TaskKind.PRETRAIN: 24 * 60,
+    TaskKind.PROBE: 8 * 60,
+    TaskKind.PERTURBED: 4 * 60,
+    TaskKind.FINETUNE: 24 * 60,
+    TaskKind.ROTATION: 8 * 60,
+    TaskKind.VIDEO: 4 * 60,
+    TaskKind.SALIENCY: 12 * 60,
+    TaskKind.FACTORS: 4 * 60,
+}
+SHARED = (TaskKind.PRETRAIN, TaskKind.FINETUNE, TaskKind.ROTATION)
+"""What several processes may do together."""
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?")
 _MEMORY = re.compile(r"\d+[KMGT]?")
 _LINE = re.compile(r"[\x20-\x7e\t]*")  # one line of plain text
@@ -79,6 +90,11 @@ class ClusterSettings(Frozen):
     pretrain: KindSettings = KindSettings()
     probe: KindSettings = KindSettings()
     perturbed: KindSettings = KindSettings()
+    finetune: KindSettings = KindSettings()
+    rotation: KindSettings = KindSettings()
+    video: KindSettings = KindSettings()
+    saliency: KindSettings = KindSettings()
+    factors: KindSettings = KindSettings()
 
     @field_validator("partition", "account", "qos", "constraint", "gpu_type", "memory_per_gpu", "python")
     @classmethod
@@ -125,10 +141,10 @@ class ClusterSettings(Frozen):
 
     @model_validator(mode="after")
     def _evaluations_are_small(self) -> "ClusterSettings":
-        for kind in (TaskKind.PROBE, TaskKind.PERTURBED):
+        for kind in MINUTES:
             own = self.kind(kind)
-            if (own.nodes or 1) > 1 or (own.gpus_per_node or 0) > 1:
-                raise ValueError(f"{kind}: it runs on one GPU of one node; only pretrain may ask for more")
+            if kind not in SHARED and ((own.nodes or 1) > 1 or (own.gpus_per_node or 0) > 1):
+                raise ValueError(f"{kind}: it runs on one GPU of one node; only {', '.join(SHARED)} may ask for more")
         return self
 
     def kind(self, kind: TaskKind) -> KindSettings:

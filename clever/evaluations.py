@@ -181,7 +181,6 @@ class VideoSpec(Segmenting):
 
     semantics: ClassVar[int] = 1
     kind: Literal[TaskKind.VIDEO] = TaskKind.VIDEO
-    dataset: str = "davis2017"
     frame_side: int = Field(480, ge=4)  # the shorter side of a frame
     sequences: int | None = Field(None, ge=1)  # only so many, in the order of their list
     frames: int | None = Field(None, ge=3)  # only so many of each, from the first on
@@ -196,8 +195,14 @@ class SaliencySpec(Segmenting):
 
     semantics: ClassVar[int] = 1
     kind: Literal[TaskKind.SALIENCY] = TaskKind.SALIENCY
-    dataset: str = "ecssd"
     solver: bool = True  # also score the masks after the bilateral solver
     frame_side: int | None = Field(None, ge=4)  # cut in an image shrunk to this shorter side; None: in the whole one
-    images: int | None = Field(None, ge=1)  # only so many, in the order of their names
+    part: tuple[int, int] | None = None  # (k, n): every n-th image from the k-th on, in the order of their names
+    images: int | None = Field(None, ge=1)  # only so many of these
     shown: int = Field(6, ge=0)  # of these, spread over the set, pictures are kept for Figure 4
+
+    @model_validator(mode="after")
+    def _part_is_one(self) -> Self:
+        if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
+            raise ValueError(f"part is (k, n) with 1 <= k <= n, not {self.part}")
+        return self

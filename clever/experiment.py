@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 from clever.document import Document, Place, read
 from clever.errors import RequestError
 from clever.names import (
+    MEASURED_BY,
     Augmentation,
     Backbone,
     Factor,
@@ -27,6 +28,8 @@ from clever.names import (
 )
 from clever.recipes import Frozen
 
+DATASETS = {TaskKind.VIDEO: "davis2017", TaskKind.SALIENCY: "ecssd"}
+"""What evaluations read that never read what a pre-training has read, unless they are told."""
 Model = TypeVar("Model", bound=BaseModel)
 NAME = "^[a-z][a-z0-9_]*$"
 Fields = dict[str, Any]
@@ -180,9 +183,22 @@ class Experiment(Frozen):
     table: TableShape
     claims: list[Claim] = []
 
-    @property
-    def kinds(self) -> set[TaskKind]:
-        return {evaluation.task for evaluation in self.evaluate}
+    def measuring(self, metric: Metric, name: str | None = None) -> list[Evaluation]:
+        """The evaluations that measure ``metric``, or the one called ``name`` if it does.
+
+        Where a probe is listed beside its perturbed scores, these stand for both.
+        """
+        found = [each for each in self.evaluate if metric in MEASURED_BY.get(each.task, ()) and name in (None, each.name)]
+        kinds = [each.task for each in found]
+        if sorted(kinds) == [TaskKind.PERTURBED, TaskKind.PROBE]:
+            return [each for each in found if each.task is TaskKind.PERTURBED]
+        return found
+
+    def dataset_of(self, evaluation: Evaluation) -> str:
+        """The data set that an evaluation reads, in the file's own words."""
+        section = getattr(self, evaluation.task, {})
+        default = DATASETS.get(evaluation.task, self.pretrain.get("dataset", ""))
+        return str(evaluation.fields.get("dataset", section.get("dataset", default)))
 
 
 class Profile(Frozen):

@@ -7,15 +7,13 @@ from typing import Any
 from clever.catalog import Locations
 from clever.document import Document, Place, scalar
 from clever.errors import RequestError
-from clever.experiment import Evaluation, Fields, Profile, Seeds, experiments, read_experiment
+from clever.experiment import DATASETS, Evaluation, Fields, Profile, Seeds, experiments, read_experiment
 from clever.fields import DERIVED, EVERY_RECIPE, READ_FROM, SECTIONS, Checks, Value, defaults, fields_of, recipes_of
 from clever.names import Backbone, Method, TaskKind, unknown
 from clever.recipes import TrainingRecipe
 from clever.selection import POINT, Selections
 from clever.spec import PretrainSpec
 
-WITH_A_DATASET = ("video", "saliency")
-"""Sections of evaluations that never read what the pre-training has read."""
 _SEEDS = re.compile("[1-9][0-9]{0,3}")
 
 
@@ -65,8 +63,8 @@ class Layers:
         """
         found = self._found(section, evaluation)
         values = {key: value.value for key, value in found.items()}
-        if section in WITH_A_DATASET:
-            values.setdefault("dataset", SECTIONS[section].model_fields["dataset"].default)
+        if section in DATASETS:
+            values.setdefault("dataset", DATASETS[section])
         section = f"evaluate.{evaluation}" if (f"evaluate.{evaluation}", "dataset") in self.chosen else section
         return {key: self.dataset(value, section) if key == "dataset" else value for key, value in values.items()}
 

@@ -133,6 +133,18 @@ SIZES = (Metric.HEAD_NORM_V, Metric.HEAD_NORM_I, Metric.Z_V, Metric.Z_I)
 """Measured of a classifier, a video, a mask or a factor; known of a model; noted during pre-training, at an epoch."""
 
 
+MEASURED_BY = {
+    TaskKind.PROBE: (*SCORES, Metric.PARAMETERS, Metric.GFLOPS),
+    TaskKind.PERTURBED: (*SCORES, Metric.PARAMETERS, Metric.GFLOPS),
+    TaskKind.FINETUNE: SCORES,
+    TaskKind.ROTATION: SCORES,
+    TaskKind.VIDEO: OF_VIDEO,
+    TaskKind.SALIENCY: OF_SALIENCY,
+    TaskKind.FACTORS: OF_FACTORS,
+}
+"""Which kind of evaluation measures what; all else is known of the pre-training itself."""
+
+
 class Projection(StrEnum):
     """What became of h_V (h_EF) beside h_I (h_IR) during pre-training (Table 1)."""
 

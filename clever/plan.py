@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from clever.catalog import CATALOG
+from clever.catalog import CATALOG, DatasetFacts
 from clever.computing import BackboneShape
-from clever.evaluations import ClassifierSpec, RotationSpec
+from clever.evaluations import ClassifierSpec, RotationSpec, SaliencySpec, VideoSpec
 from clever.failures import Cause, journal, judge, read_failure
 from clever.grid import Study
 from clever.names import LABELS, Action, Backbone, Factor, State, Stem, TaskKind
@@ -36,6 +36,7 @@ FORWARD_GMACS = {
 PAPER_GPU_HOURS, PAPER_EPOCHS, PAPER_IMAGES = 3.5 * 4, 100, 126_689
 
 
+UNNAMED = (TaskKind.PROBE, TaskKind.PERTURBED)  # evaluations that are usually listed once and need no name
 NAMED_AXES = ("method", "backbone", "augmentation")
 
 
@@ -124,9 +125,10 @@ def _labelled(study: Study) -> Iterable[tuple[Task, str]]:
     for point in study.points:
         names = "/".join(_name(axis, point.coordinates[axis]) for axis in study.axes) or study.name
         seed = f" seed {point.coordinates['seed']}" if point.coordinates["seed"] != "0" else ""
-        for task in point.tasks():
+        for task, evaluation in point.named():
             again = f" probe {task.spec.seed}" if task.kind is not TaskKind.PRETRAIN and task.spec.seed else ""
-            yield task, f"{task.kind} {names}{seed}{again}"
+            whose = f" {evaluation}" if evaluation not in ("", task.kind, *UNNAMED) else ""
+            yield task, f"{task.kind}{whose} {names}{seed}{again}"
     for control in study.controls:
         yield control.probe, f"probe {control.label}"
 
@@ -197,6 +199,8 @@ def _work(spec: Any) -> float | None:
     facts = CATALOG.get(spec.dataset)
     if facts is None:
         return None
+    if isinstance(spec, VideoSpec | SaliencySpec):
+        return _work_of_photographs(spec, facts)
     train, test = (min(n, spec.subset or n) for n in (facts.train, facts.test))
     if spec.kind is TaskKind.PRETRAIN:
         return train * spec.epochs * _work_per_image(spec)
@@ -219,6 +223,19 @@ def _work_of_classifier(spec: ClassifierSpec, train: int, test: int) -> float:
         test *= 4  # quarter turns
     share = getattr(spec, "share", None) or 1.0
     return spec.epochs * ((3 if spec.trains == "all" else 1) * share * train + test)
+
+
+FRAMES_A_SEQUENCE = 67  # of DAVIS 2017
+PHOTOGRAPH = 400  # pixels, about the side of a saliency set's photographs
+
+
+def _work_of_photographs(spec: VideoSpec | SaliencySpec, facts: DatasetFacts) -> float:
+    """Forward passes alone; carrying labels on and cutting graphs is work of the CPU."""
+    if isinstance(spec, SaliencySpec):
+        return min(facts.test, spec.images or facts.test) * _forward(spec.shape, min(PHOTOGRAPH, spec.frame_side or PHOTOGRAPH))
+    whole = facts.test if spec.sequences is None else min(facts.test, spec.sequences * FRAMES_A_SEQUENCE)
+    frames = whole if spec.frames is None else whole * min(1.0, spec.frames / FRAMES_A_SEQUENCE)
+    return frames * 16 / 9 * _forward(spec.shape, spec.frame_side)
 
 
 def _work_per_image(spec: PretrainSpec) -> float:

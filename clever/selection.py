@@ -5,8 +5,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from clever.document import Document, Place
-from clever.experiment import Claim, Experiment, Row, Selector
-from clever.names import SCORES, SIZES, Augmentation, Backbone, Metric, Perturbation, Representation, TaskKind, unknown
+from clever.experiment import Claim, ColumnShape, Experiment, Row, Selector
+from clever.names import (
+    MEASURED_BY,
+    SIZES,
+    Augmentation,
+    Backbone,
+    Factor,
+    Metric,
+    Perturbation,
+    Representation,
+    Rotated,
+    TaskKind,
+    unknown,
+)
 
 POINT = ("method", "backbone", "augmentation")
 """Coordinates that name a point of the grid; the others name a number of its result."""
@@ -15,7 +27,10 @@ EACH = {
     "backbone": Backbone,
     "perturbation": Perturbation,
     "representation": Representation,
+    "rotated": Rotated,
+    "factor": Factor,
 }
+MEASURED = {metric for metrics in MEASURED_BY.values() for metric in metrics}
 
 
 @dataclass(frozen=True)
@@ -89,16 +104,27 @@ class Selections:
     def _columns(self) -> Iterator[str]:
         table = self.experiment.table
         tasks = {evaluation.task for evaluation in self.experiment.evaluate}
-        if not table.columns and tasks == {TaskKind.PRETRAIN}:
-            yield f"{self.document.where(('table', 'columns'))}: a pre-training has no scores: list other columns"
+        if not table.columns and not tasks & {TaskKind.PROBE, TaskKind.PERTURBED}:
+            where = self.document.where(("table", "columns"))
+            yield f"{where}: `perturbation` are the columns of a perturbed probe, and none is evaluated: list other columns"
         for index, column in enumerate(table.columns):
             place: Place = ("table", "columns", index)
             yield from self._outside(place, column)
             where = self.document.where((*place, "metric"))
-            if column.metric in (*SCORES, Metric.PARAMETERS, Metric.GFLOPS) and tasks == {TaskKind.PRETRAIN}:
-                yield f"{where}: `{column.metric}` is known of a probe only: `evaluate` one"
+            if column.metric in MEASURED:
+                yield from self._measured(where, column)
             if column.metric in SIZES and any(row.epoch is None and row.metric is None for row in table.rows):
                 yield f"{where}: `{column.metric}` is noted at epochs: give every row an `epoch`"
+
+    def _measured(self, where: str, column: ColumnShape) -> Iterator[str]:
+        """An evaluation must measure what a column shows; which one may also be said by every row."""
+        found = self.experiment.measuring(column.metric, column.evaluation)
+        if not found:
+            kinds = " or ".join(kind for kind, metrics in MEASURED_BY.items() if column.metric in metrics)
+            yield f"{where}: nothing here measures `{column.metric}`: `evaluate` a {kinds}"
+        elif len(found) > 1 and not all(row.evaluation for row in self.experiment.table.rows):
+            names = ", ".join(each.name for each in found)
+            yield f"{where}: `{column.metric}` is measured by {names}: give the column its `evaluation`"
 
     def _bold(self) -> Iterator[str]:
         group = self.experiment.table.group
@@ -115,8 +141,8 @@ class Selections:
             yield f"{self.document.where(('claims', index, 'id'))}: two claims are called `{claim.id}`"
         for key, words in claim.each.items():
             place: Place = ("claims", index, "each", key)
-            if key not in EACH and key not in self.axes:
-                allowed = [*EACH, *(axis for axis in self.axes if axis not in EACH)]
+            if key not in (*EACH, "evaluation", "metric") and key not in self.axes:
+                allowed = [*EACH, "evaluation", "metric", *(axis for axis in self.axes if axis not in EACH)]
                 yield f"{self.document.where(place)}: {unknown('coordinate', key, allowed)}"
                 continue
             if not words:
@@ -136,6 +162,11 @@ class Selections:
             yield from self._not_in_grid(self.document.where((*place, key)), key, word)
 
     def _not_in_grid(self, where: str, key: str, word: str) -> Iterator[str]:
+        if key in ("evaluation", "metric"):
+            names = [each.name for each in self.experiment.evaluate] if key == "evaluation" else list(Metric)
+            if word not in names:
+                yield f"{where}: {unknown(f'{key}', word, names)}"
+            return
         values = self._values(key)
         if key not in EACH and key not in POINT and key not in self.axes:
             yield f"{where}: {unknown('axis of the grid', key, self.axes)}"

@@ -7,6 +7,7 @@ It is not measured while any cell is unfinished. The margin is
 * with several pre-trainings on both sides, from the sample standard deviations: ``t sqrt(s1^2/n1 + s2^2/n2)`` with
   Student's t of n1 + n2 - 2 degrees of freedom at 95 %, because two standard errors would promise too much of two or
   three seeds; n counts pre-trainings, since repeated probes of one say nothing of others;
+* two standard errors of the difference, for means over objects or images that come with their standard errors;
 * otherwise two standard errors of the sampling of N test images: ``2 sqrt(p1(1-p1)/N1 + p2(1-p2)/N2)``. Both sides see
   the same images, so this is wider than a paired test would be and rather says undecided;
 * nothing for the paper's own numbers, whose error is unknown: only numbers that are printed alike are undecided.
@@ -23,10 +24,10 @@ from collections.abc import Iterator, Sequence
 from clever.errors import RequestError
 from clever.experiment import Claim, Selector
 from clever.grid import Study
-from clever.names import LABELS, Metric, Representation, State, Verdict, unknown
+from clever.names import LABELS, Metric, Representation, State, TaskKind, Verdict, unknown
 from clever.reports.cells import find_cell, points_of, printed_number
 from clever.reports.gathering import NOTHING, Remembered
-from clever.reports.model import Cell, Judgement, Pair, Results
+from clever.reports.model import Cell, Column, Judgement, Pair, Results
 from clever.reports.statuses import judge_status
 from clever.reports.trends import trend
 from clever.reports.words import number, signed
@@ -71,7 +72,7 @@ def _judge(study: Study, results: Results, claim: Claim, on: str) -> Judgement:
 
 def _parameters(study: Study, results: Results, place: dict[str, str], on: str) -> float | None:
     """Millions of parameters of the backbone at ``place``: as counted, or as the paper prints them."""
-    cell = find_cell(study, results, place, Metric.PARAMETERS)
+    cell = find_cell(study, results, _cell_at(place)[0], Metric.PARAMETERS)
     return cell.paper if on == "paper" else cell.value  # type: ignore[return-value]
 
 
@@ -83,7 +84,9 @@ def _combinations(claim: Claim) -> Iterator[dict[str, str]]:
 def _coordinates(study: Study, claim: Claim, selector: Selector, combination: dict[str, str]) -> dict[str, str]:
     """The cell that is meant; what the selector itself says wins, and unless said otherwise all features are read."""
     coordinates = {"representation": str(Representation.FULL), **combination, **selector.given()}
-    if "perturbation" not in coordinates:
+    metric = coordinates.setdefault("metric", str(claim.metric or study.experiment.table.metric))
+    read = {evaluation.task for evaluation in study.experiment.measuring(Metric(metric), coordinates.get("evaluation"))}
+    if "perturbation" not in coordinates and read & {TaskKind.PROBE, TaskKind.PERTURBED}:
         raise RequestError(f"{study.name}: claim `{claim.id}` does not say under which perturbation; say it there")
     return coordinates
 
@@ -94,36 +97,55 @@ def _label(combination: dict[str, str]) -> str:
 
 
 def _compare_measured(study: Study, results: Results, label: str, left: dict, right: dict) -> Pair:
-    cells = [find_cell(study, results, coordinates) for coordinates in (left, right)]
+    cells = [find_cell(study, results, *_cell_at(place)) for place in (left, right)]
     if any(cell.state is not State.DONE for cell in cells):
         missing = ", ".join(dict.fromkeys(_missing(cell) for cell in cells if cell.state is not State.DONE))
         return Pair(label, cells[0].value, cells[1].value, None, Verdict.NOT_MEASURED, missing)
-    margin, words = _margin(*cells)
-    return _pair(label, cells[0].value, cells[1].value, margin, words)
+    column = _places(left)
+    if (found := _margin(*cells, column)) is None:
+        words = "no error of these scores is known: several seeds would give one"
+        return Pair(label, cells[0].value, cells[1].value, None, Verdict.UNDECIDED, words, column)
+    return _pair(label, cells[0].value, cells[1].value, *found, column)
 
 
 def _compare_printed(study: Study, results: Results, label: str, left: dict, right: dict) -> Pair:
-    metric = Metric(study.experiment.table.metric)
-    numbers = [printed_number(study, place, metric, points_of(study, place)) for place in (left, right)]
+    found = [_cell_at(place) for place in (left, right)]
+    numbers = [printed_number(study, place, metric, points_of(study, place)) for place, metric in found]
     values = [None if number is None else number.value for number in numbers]
     if None in values:
         return Pair(label, *values, None, Verdict.NOT_MEASURED, "not printed in the paper")
-    return _pair(label, *values, 0.0, "the paper's numbers, of which alike in print is undecided")
+    return _pair(label, *values, 0.0, "the paper's numbers, of which alike in print is undecided", _places(left))
 
 
-def _pair(label: str, left: float, right: float, margin: float, words: str) -> Pair:
+def _cell_at(place: dict[str, str]) -> tuple[dict[str, str], Metric]:
+    """Coordinates of a cell, and which of its metrics is meant."""
+    return {key: value for key, value in place.items() if key != "metric"}, Metric(place["metric"])
+
+
+def _places(place: dict[str, str]) -> Column:
+    """How the numbers at ``place`` are printed."""
+    return Column("", "", Metric(place["metric"]))
+
+
+def _pair(label: str, left: float, right: float, margin: float, words: str, column: Column) -> Pair:
     difference = left - right
     verdict = Verdict.HOLDS if difference > 0 else Verdict.FAILS
-    return Pair(label, left, right, margin, Verdict.UNDECIDED if abs(difference) <= margin else verdict, words)
+    decided = Verdict.UNDECIDED if abs(difference) <= margin else verdict
+    return Pair(label, left, right, margin, decided, words, column)
 
 
-def _margin(left: Cell, right: Cell) -> tuple[float, str]:
-    """The margin of the difference between two cells, in points, and what it is."""
+def _margin(left: Cell, right: Cell, column: Column) -> tuple[float, str] | None:
+    """The margin of the difference between two cells, in the column's unit, and what it is; None where it is unknown."""
     if left.std is not None and right.std is not None and min(left.trainings, right.trainings) > 1:
         factor = STUDENT[min(left.trainings + right.trainings - 2, len(STUDENT)) - 1]
         error = math.sqrt(left.std**2 / left.trainings + right.std**2 / right.trainings)
         seeds = min(left.trainings, right.trainings)
         return factor * error, f"within ± is undecided: 95 % from the spread of {seeds} seeds"
+    if left.error is not None and right.error is not None:
+        words = f"within ± is undecided: {STANDARD_ERRORS:g} standard errors of means over {left.of}"
+        return STANDARD_ERRORS * math.hypot(left.error, right.error), words
+    if column.unit != "percent":
+        return None
     error = math.sqrt(_sampling_variance(left) + _sampling_variance(right))
     words = f"within ± is undecided: {STANDARD_ERRORS:g} standard errors of sampling {left.images} test images"
     return STANDARD_ERRORS * error, words
@@ -151,9 +173,9 @@ def _evidence(pairs: Sequence[Pair]) -> str:
 
 
 def _words(pair: Pair) -> str:
-    numbers = " vs ".join(NOTHING if value is None else number(value) for value in (pair.left, pair.right))
+    numbers = " vs ".join(NOTHING if value is None else number(value, pair.column) for value in (pair.left, pair.right))
     if pair.difference is None or pair.margin is None:
         detail = pair.words
     else:
-        detail = signed(pair.difference) + (f" ±{number(pair.margin)}" if pair.margin else "")
+        detail = signed(pair.difference, pair.column) + (f" ±{number(pair.margin, pair.column)}" if pair.margin else "")
     return " ".join(part for part in (pair.label, numbers, f"({detail})") if part)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clever.grid import Study
-from clever.names import Representation, State, TaskKind
+from clever.names import State, TaskKind
 from clever.reports.gathering import Remembered
 from clever.reports.model import Results
 from clever.spec import Task
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 COLUMNS = [
     "table", "profile", "kind", "task", "method", "backbone", "augmentation", "representation", "perturbation",
-    "metric", "epoch", "seed", "probe_seed", "value", "images", "state",
+    "evaluation", "dataset", "rotated", "factor", "metric", "epoch", "seed", "probe_seed", "value", "images", "state",
 ]  # fmt: skip
 
 
 def collect(studies: Sequence[Study], store: Results) -> "pandas.DataFrame":
-    """One row for every number that a finished probe or perturbed evaluation measured, in percent (epochs: counts), and
-    for every number that a pre-training noted of itself, at its ``epoch`` (0: after the first step), in its own unit.
+    """One row for every number that a finished evaluation measured, accuracies in percent, other scores as fractions
+    (epochs: counts), and for every number that a pre-training noted of itself, at its ``epoch`` (0: after the first
+    step), in its own unit.
 
     A task that two tables share has its rows under each. ``backbone`` is the one that was trained. The probe of an
     untrained backbone has no method and no augmentation, a probe's own score no perturbation: its images are clean.
@@ -35,6 +36,7 @@ def collect(studies: Sequence[Study], store: Results) -> "pandas.DataFrame":
 
 
 def _study_rows(study: Study, results: Results) -> Iterator[dict[str, Any]]:
+    seen: set[str] = set()
     for point in study.points:
         spec = point.pretrain.spec
         origin = {
@@ -44,10 +46,13 @@ def _study_rows(study: Study, results: Results) -> Iterator[dict[str, Any]]:
             "seed": spec.seed,
         }
         yield from _milestones(study, results, point.pretrain, origin)
-        probe_seeds = {task.id: task.spec.seed for task in point.probes}
-        for task in (*point.probes, *point.perturbed):
-            probe_seed = probe_seeds.get(task.id, probe_seeds.get(task.needs[0]))
-            yield from _task_rows(study, results, task, {**origin, "probe_seed": probe_seed})
+        for evaluation, chains in point.chains.items():
+            for chain in chains:
+                own = {"evaluation": evaluation, "probe_seed": chain[0].spec.seed}
+                for task in chain:
+                    if task.id not in seen:  # a probe may be behind several evaluations
+                        seen.add(task.id)
+                        yield from _task_rows(study, results, task, {**origin, **own})
     for control in study.controls:
         spec = control.probe.spec
         origin = {"backbone": str(spec.shape.name), "seed": spec.init_seed, "probe_seed": spec.seed}
@@ -63,16 +68,33 @@ def _task_rows(study: Study, results: Results, task: Task, origin: Mapping[str, 
         "profile": study.profile_name,
         "kind": str(task.kind),
         "task": task.id,
-        "images": result["images"],
+        "dataset": str(task.spec.dataset),
+        "images": result.get("images", result.get("frames")),
         "state": State.DONE.value,
     }
-    for representation, scores in result["scores"].items():
-        by_perturbation = scores if task.kind == TaskKind.PERTURBED else {None: scores}
-        for perturbation, metrics in by_perturbation.items():
-            place = {"representation": str(Representation(representation)), "perturbation": perturbation}
-            for metric, value in metrics.items():
-                if value is not None:
-                    yield {**own, **origin, **place, "metric": metric, "value": float(value)}
+    for place, metrics in _numbers(task, result):
+        for metric, value in metrics.items():
+            if isinstance(value, float | int):
+                yield {**own, **origin, **place, "metric": metric, "value": float(value)}
+
+
+def _numbers(task: Task, result: dict[str, Any]) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+    """The numbers of a result by metric, and which of its numbers they are."""
+    scores = result["scores"]
+    if task.kind in (TaskKind.VIDEO, TaskKind.SALIENCY):
+        yield {}, scores
+    elif task.kind is TaskKind.FACTORS:
+        for table in (scores, result["change"]):
+            for factor, parts in table.items():
+                for representation, metrics in parts.items():
+                    yield {"factor": factor, "representation": representation}, metrics
+    else:
+        inner = {TaskKind.PERTURBED: "perturbation"}.get(task.kind)
+        if task.kind is TaskKind.ROTATION and task.spec.task == "invariance":
+            inner = "rotated"
+        for representation, own in scores.items():
+            for word, metrics in own.items() if inner else [("", own)]:
+                yield {"representation": representation, **({inner: word} if inner else {})}, metrics
 
 
 def _milestones(study: Study, results: Results, task: Task, origin: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from clever.errors import RequestError
+from clever.names import TaskKind
+from clever.reports.factors import factors_figure
 from clever.reports.model import Report, Table
 
 BAR = 40  # characters of the longest bar
@@ -32,7 +34,7 @@ def curves(table: Table) -> list[Curve]:
     """One curve a column, where the rows are the values of one axis; none for any other table."""
     names = {name for row in table.rows for name in row.coordinates}
     varying = [name for name in sorted(names) if len({row.coordinates.get(name) for row in table.rows}) > 1]
-    ordinary = {"method", "backbone", "augmentation", "representation"}
+    ordinary = {"method", "backbone", "augmentation", "representation", "evaluation", "rotated", "factor"}
     if len(varying) != 1 or varying[0] in ordinary or len(table.rows) < 2:
         return []
     axis = varying[0]
@@ -70,8 +72,12 @@ def _range(values: list[float]) -> tuple[float, float]:
 
 
 def drawable(table: Table) -> bool:
-    """Is there a picture of this table?"""
-    return bool(curves(table)) or _is_by_backbone(table)
+    """Is there a drawing of this table?"""
+    return bool(curves(table)) or _is_by_backbone(table) or bool(_factors(table))
+
+
+def _factors(table: Table) -> dict[str, dict[str, Any]]:
+    return {source.label: source.result for source in table.sources if source.kind is TaskKind.FACTORS}
 
 
 def _is_by_backbone(table: Table) -> bool:
@@ -87,8 +93,10 @@ def svg(report: Report) -> str:
     """
     found = [table for table in report.tables if drawable(table)]
     if len(found) != 1:
-        what = "no table of this report is a sweep or by backbone" if not found else "this report has several pictures"
-        raise RequestError(f"{what}: svg draws one, as of `ablation:split_ratio` or `figure1b`")
+        what = "no table of this report is a sweep, by backbone or of finished factors" if not found else "this report has several pictures"
+        raise RequestError(f"{what}: svg draws one, as of `ablation:split_ratio`, `figure1b` or `factors`")
+    if results := _factors(found[0]):
+        return factors_figure(results)
     import matplotlib  # takes most of a second, and most commands do without
 
     matplotlib.use("svg")

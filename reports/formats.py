@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from clever.errors import RequestError
-from clever.files import write_text
-from clever.names import unknown
+from clever.files import replacing, write_text
+from clever.names import TaskKind, unknown
 from clever.reports import terminal
 from clever.reports.curves import drawable, svg
 from clever.reports.latex import latex
 from clever.reports.markdown import markdown
-from clever.reports.model import Report
+from clever.reports.model import Report, Table
+from clever.reports.pictures import figure4
 from clever.reports.report import claims_json, to_json
 from clever.reports.words import claims_of
 
@@ -40,6 +41,8 @@ def render(
     `rich` alone; without a width no line is broken. Raises RequestError for a format that there is not.
     """
     _check(format)
+    if format == "png":
+        raise RequestError("png is a file: give a folder for it with --out DIR")
     if claims_only:
         report = replace(report, tables=())
     if format == "rich":
@@ -58,6 +61,8 @@ def write(report: Report, format: str, folder: Path, *, claims_only: bool = Fals
     names = [table.name for table in report.tables]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise RequestError(f"several experiments are called {', '.join(twice)}; write them into folders of their own")
+    if format == "png":
+        return _write_pictures(report, folder)
     pages = {table.name: replace(report, tables=(table,), claims=claims_of(report, table)) for table in report.tables}
     if format == "svg":
         pages = {name: page for name, page in pages.items() if drawable(page.tables[0])} or {"report": report}
@@ -68,6 +73,25 @@ def write(report: Report, format: str, folder: Path, *, claims_only: bool = Fals
         paths.append(folder / f"{name}-{report.profile}.{FORMATS[format]}")
         write_text(paths[-1], render(page, format))
     return paths
+
+
+def _write_pictures(report: Report, folder: Path) -> list[Path]:
+    """Masks side by side, of every table that is of one saliency evaluation."""
+    found = {table.name: folders for table in report.tables if (folders := _saliency(table))}
+    if not found:
+        raise RequestError(
+            "png shows the masks of one saliency evaluation side by side, and none is finished here: `clever run figure4`"
+        )
+    paths = []
+    for name, folders in found.items():
+        paths.append(folder / f"{name}-{report.profile}.png")
+        with replacing(paths[-1]) as temporary:
+            figure4(folders).save(temporary, format="PNG")
+    return paths
+
+
+def _saliency(table: Table) -> dict[str, Path]:
+    return {source.label: source.folder for source in table.sources if source.kind is TaskKind.SALIENCY}
 
 
 def _check(format: str) -> None:
@@ -101,7 +125,7 @@ def json_text(report: Report) -> str:
     return json.dumps(to_json(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-FORMATS = {"rich": "txt", "md": "md", "latex": "tex", "csv": "csv", "json": "json", "svg": "svg"}
+FORMATS = {"rich": "txt", "md": "md", "latex": "tex", "csv": "csv", "json": "json", "svg": "svg", "png": "png"}
 """Every format and the suffix of its files."""
 EMITTERS: dict[str, Callable[[Report], str]] = {
     "md": markdown,

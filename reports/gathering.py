@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from clever.names import State
 from clever.reports.model import Cell, Results
@@ -33,6 +34,9 @@ class Remembered:
         if task.id not in self._results:
             self._results[task.id] = self._store.result(task)
         return self._results[task.id]
+
+    def folder(self, task: Task) -> Path:
+        return self._store.folder(task)
 
     def status(self, task: Task) -> TaskStatus:
         if task.id not in self._statuses:

@@ -1,20 +1,26 @@
 """What a page of results holds, free of any format: every renderer reads these classes and nothing else."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
-from clever.names import FACTS, SIZES, Metric, State, Verdict
+from clever.names import FACTS, OF_FACTORS, OF_SALIENCY, OF_VIDEO, SIZES, Metric, State, TaskKind, Verdict
 from clever.spec import Task
 from clever.store import TaskStatus
 
 
 UNITS = {
     **{metric: "percent" for metric in Metric},
+    **{metric: "fraction" for metric in (*OF_VIDEO, *OF_SALIENCY, *OF_FACTORS)},
     **{metric: "log10" for metric in SIZES},
     **{metric: "text" for metric in (*FACTS, Metric.STATUS)},
     **{metric: "count" for metric in (Metric.PARAMETERS, Metric.GFLOPS)},
 }
-PLACES = {**{metric: 1 for metric in Metric}, Metric.TOP1_STD: 2, **{metric: 2 for metric in SIZES}}
+PLACES = {
+    **{metric: 1 for metric in Metric},
+    **{metric: 3 for metric in (*OF_VIDEO, *OF_SALIENCY)},
+    **{metric: 2 for metric in (Metric.TOP1_STD, *OF_FACTORS, *SIZES)},
+}
 """Decimals in print, the paper's and ours; counts have three digits instead."""
 
 
@@ -24,6 +30,8 @@ class Results(Protocol):
     def result(self, task: Task) -> dict | None: ...
 
     def status(self, task: Task) -> TaskStatus: ...
+
+    def folder(self, task: Task) -> Path: ...
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class Column:
     @property
     def compared(self) -> bool:
         """Is a larger number a better one, which gains and the best of a group may be told of?"""
-        return self.metric in (Metric.TOP1, Metric.TOP5)
+        return self.metric in (Metric.TOP1, Metric.TOP5, *OF_VIDEO, *OF_SALIENCY)
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,8 @@ class Cell:
     trainings: int = 0  # of how many pre-trainings
     planned: int = 0  # seeds asked for
     images: int | None = None  # test images behind each score
+    error: float | None = None  # standard error of the mean over what was tested, where the score is such a mean
+    of: int | None = None  # how many images or objects these are
     paper: float | str | None = None
     paper_bold: bool = False
     source: str | None = None  # of the paper's number: authors | literature
@@ -105,6 +115,16 @@ class ControlLine:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A finished evaluation that a picture is made of: saliency masks, or where the information lives."""
+
+    label: str
+    kind: TaskKind
+    folder: Path
+    result: dict
+
+
+@dataclass(frozen=True)
 class Table:
     name: str
     title: str
@@ -119,6 +139,8 @@ class Table:
     rows: tuple[Row, ...]
     controls: tuple[ControlLine, ...] = ()
     warnings: tuple[str, ...] = ()  # what its pre-trainings ended with
+    data: tuple[str, ...] = ()  # what its evaluations have read, where that is more than a data set's name
+    sources: tuple[Source, ...] = ()  # finished evaluations of which there is a picture
 
     def groups(self) -> dict[str | None, list[Row]]:
         """The rows by their heading, in order."""
@@ -141,6 +163,7 @@ class Pair:
     margin: float | None  # a smaller difference decides nothing
     verdict: Verdict
     words: str = ""  # what the margin is, or what is missing
+    column: Column = Column("top1", "Top-1")  # how its numbers are printed
 
     @property
     def difference(self) -> float | None:

@@ -1,6 +1,7 @@
 """A whole report: tables and judged claims together, whether it is complete, and its JSON."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from clever.errors import RequestError
@@ -35,6 +36,9 @@ class _Empty:
 
     def status(self, task: Task) -> TaskStatus:
         return TaskStatus(State.MISSING)
+
+    def folder(self, task: Task) -> Path:
+        return Path(task.folder)
 
 
 def check(studies: Sequence[Study]) -> None:
@@ -93,6 +97,7 @@ def _table(table: Table, cell_json: Any, control_json: Any) -> dict[str, Any]:
         "rows": [_row(row, cell_json) for row in table.rows],
         "controls": [control_json(line) for line in table.controls],
         "warnings": list(table.warnings),
+        "data": list(table.data),
     }
 
 
@@ -103,7 +108,7 @@ def _row(row: Row, cell_json: Any) -> dict[str, Any]:
 
 def _cell(cell: Cell) -> dict[str, Any]:
     names = (
-        "value", "text", "std", "n", "paper", "paper_bold", "source", "delta", "gain", "paper_gain", "best", "images",
+        "value", "text", "std", "n", "paper", "paper_bold", "source", "delta", "gain", "paper_gain", "best", "images", "error",
     )  # fmt: skip
     return {**{name: getattr(cell, name) for name in names}, "state": cell.state.value, "tasks": list(cell.tasks)}
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from clever.errors import RequestError
-from clever.experiment import ColumnShape, TableShape
+from clever.experiment import ColumnShape, Evaluation, TableShape
 from clever.experiment import Row as RowShape
 from clever.grid import Study
 from clever.names import LABELS, SCORES, Metric, Perturbation, Representation, State, TaskKind
@@ -12,7 +12,7 @@ from clever.reports import paper
 from clever.reports.cells import control_line, find_cell, paper_place
 from clever.reports.facts import epoch_at, rotation
 from clever.reports.gathering import NOTHING, Remembered
-from clever.reports.model import PLACES, Cell, Column, Results, Row, Table
+from clever.reports.model import Cell, Column, Results, Row, Source, Table
 
 BLANK = Cell(State.NOT_APPLICABLE, text="")
 
@@ -43,7 +43,30 @@ def build_table(study: Study, store: Results) -> Table:
         rows=tuple(rows),
         controls=tuple(control_line(study, results, control) for control in study.controls),
         warnings=tuple(_warnings(study, results)),
+        data=tuple(dict.fromkeys(_data(study, results))),
+        sources=tuple(_sources(study, results)),
     )
+
+
+def _data(study: Study, results: Results) -> Iterator[str]:
+    """What evaluations say of the data they have read: a sample, or pictures with masks of our own."""
+    evaluations = study.experiment.evaluate
+    if len(evaluations) == 1 and (words := _here(study, evaluations[0])):
+        yield f"Evaluated on {words} instead of {study.experiment.dataset_of(evaluations[0])}."
+    for point in study.points:
+        for task in point.tasks():
+            if words := (results.result(task) or {}).get("data"):
+                yield f"{task.spec.dataset}: {words}."
+
+
+def _sources(study: Study, results: Results) -> Iterator[Source]:
+    """The finished evaluations that there are pictures of: each place's first seed, where one such evaluation is meant."""
+    drawn = [each for each in study.experiment.evaluate if each.task in (TaskKind.SALIENCY, TaskKind.FACTORS)]
+    for place, points in study.places.items() if len(drawn) == 1 else ():
+        label = "/".join(LABELS.get(word, word).partition(" (")[0] for axis, word in place if axis in study.axes)
+        for chain in points[0].chains[drawn[0].name][:1]:
+            if (result := results.result(chain[-1])) is not None:
+                yield Source(label or study.name, chain[-1].kind, results.folder(chain[-1]), result)
 
 
 def _warnings(study: Study, results: Results) -> Iterator[str]:
@@ -61,16 +84,39 @@ def columns_of(study: Study) -> tuple[Column, ...]:
     shape = study.experiment.table
     if shape.columns:
         spread = all(column.metric != Metric.TOP1_STD for column in shape.columns)
-        return tuple(_column(column, spread) for column in shape.columns)
+        return tuple(_column(study, column, spread) for column in shape.columns)
     shown = [e.perturbation for e in study.experiment.evaluate if e.task == TaskKind.PERTURBED]
     keys = dict.fromkeys(key for keys in shown for key in keys) or [Perturbation.ORIG]
     return tuple(Column(str(key), LABELS[key], Metric(shape.metric), {"perturbation": str(key)}) for key in keys)
 
 
-def _column(shape: ColumnShape, spread: bool) -> Column:
+def _column(study: Study, shape: ColumnShape, spread: bool) -> Column:
     given = shape.given()
-    chosen = {"perturbation": str(Perturbation.ORIG), **given} if shape.metric in SCORES else given
-    return Column(".".join([*given.values(), shape.metric]), shape.label, shape.metric, chosen, tuple(shape.span), spread)
+    found = study.experiment.measuring(shape.metric, shape.evaluation)
+    clean = shape.metric in SCORES and any(each.task in (TaskKind.PROBE, TaskKind.PERTURBED) for each in found)
+    chosen = {"perturbation": str(Perturbation.ORIG), **given} if clean else given
+    key = ".".join([*given.values(), shape.metric])
+    several = len(study.experiment.evaluate) > 1
+    here = f" (here {words})" if several and len(found) == 1 and (words := _here(study, found[0])) else ""
+    shared = shape.span and sum(other.evaluation == shape.evaluation for other in study.experiment.table.columns) > 1
+    headings = [*shape.span, shape.label]
+    headings[-2 if shared else -1] += here
+    return Column(key, headings[-1], shape.metric, chosen, tuple(headings[:-1]), spread)
+
+
+def _here(study: Study, evaluation: Evaluation) -> str:
+    """What a profile reads instead of an evaluation's own data: another data set, or other labels of it."""
+    own = study.experiment.dataset_of(evaluation)
+    chains = next((point.chains[evaluation.name] for point in study.points if evaluation.name in point.chains), None)
+    if chains is None or evaluation.task in (TaskKind.PROBE, TaskKind.PERTURBED):
+        return ""
+    spec = chains[0][-1].spec
+    share = getattr(spec, "share", None)
+    words = [spec.dataset] if spec.dataset != own else []
+    words += [f"{share:.0%} of the labels"] if share is not None and share != evaluation.fields.get("share") else []
+    part = getattr(spec, "part", None)
+    words += [f"part {part[0]} of {part[1]}"] if part is not None else []
+    return ", ".join(words)
 
 
 def _baseline_words(shape: TableShape) -> str | None:
@@ -108,7 +154,8 @@ def _row(study: Study, results: Results, row: RowShape, word: str | None, column
     if axis and given.get(axis, word) != word:
         return None
     coordinates = {"representation": str(Representation.FULL), **given, **({axis: word} if axis and word else {})}
-    order = ("augmentation", "backbone", "method", "representation", *row.at, *([axis] if axis else ()))
+    numbers = ("evaluation", "rotated", "factor")
+    order = ("augmentation", "backbone", "method", "representation", *numbers, *row.at, *([axis] if axis else ()))
     coordinates = {key: coordinates[key] for key in dict.fromkeys(order) if key in coordinates}
     if row.epoch is not None:
         coordinates["epoch"] = str(row.epoch)
@@ -175,10 +222,11 @@ def _compare(
     compared: list[dict[str, Cell]] = [{} for _ in rows]
     for column in columns:
         cells = [row.cells[column.key] for row in rows]
-        best = best_of([c.value for c in cells if c.state is not State.NOT_APPLICABLE]) if column.compared else None
+        values = [c.value for c in cells if c.state is not State.NOT_APPLICABLE]
+        best = best_of(values, column) if column.compared else None
         for index, cell in enumerate(cells):
             chosen = bold is None or column.key in bold
-            cell = replace(cell, best=best is not None and printed(cell.value) == best and chosen)
+            cell = replace(cell, best=best is not None and printed(cell.value, column) == best and chosen)
             if with_delta and column.unit != "text":
                 cell = replace(cell, delta=_less(cell.value, cell.paper))
             if column.compared and over_first and index:
@@ -188,18 +236,18 @@ def _compare(
     return [replace(row, cells=cells) for row, cells in zip(rows, compared, strict=True)]
 
 
-def best_of(values: Sequence[float | None]) -> float | None:
+def best_of(values: Sequence[float | None], column: Column) -> float | None:
     """The largest value at printed precision; None unless there are two or more and all are measured.
 
     Values that print alike are equally good: all of them are the best.
     """
-    numbers = [printed(value) for value in values if value is not None]
+    numbers = [printed(value, column) for value in values if value is not None]
     return max(numbers) if len(numbers) == len(values) >= 2 else None  # type: ignore[type-var]
 
 
-def printed(value: float | None) -> float | None:
-    """A percentage at the precision that the tables print."""
-    return None if value is None else float(f"{value:.{PLACES[Metric.TOP1]}f}")
+def printed(value: float | None, column: Column) -> float | None:
+    """A number at the precision that the tables print."""
+    return None if value is None else float(f"{value:{column.places}}")
 
 
 def _less(value: float | str | None, other: float | str | None) -> float | None:

@@ -91,14 +91,18 @@ def _print_sheet(console: Console, sheet: Sheet, reference: str | None = None) -
     """Laid out by hand: rich's tables cannot let a group's heading span columns, as the paper's do."""
     labels = [label for group in sheet.groups for label, _ in group.rows]
     columns = list(zip(*(entries for group in sheet.groups for _, entries in group.rows), strict=True))
-    first = max(len(text) for text in (sheet.header[0], *labels)) if labels else 0
-    texts = zip(sheet.header[1:], columns, strict=False)
-    widths = [max(len(head), *(len(entry.plain) for entry in column)) for head, column in texts]
+    first = max(len(text) for text in (sheet.rows_are, *labels)) if labels else 0
+    heads = [parts[-1] for parts in sheet.columns]
+    widths = [max(len(head), *(len(e.plain) for e in column)) for head, column in zip(heads, columns, strict=False)]
+    for spans in sheet.stacked():
+        widths = _widened(widths, spans)
     line = "-" * (first + sum(len(GAP) + width for width in widths))
     prefix = f"{reference}: " if reference else ""
     _print_line(console, Text(prefix + sheet.title, style="bold"))
-    heads = [head.rjust(width) for head, width in zip(sheet.header[1:], widths, strict=False)]
-    _print_line(console, Text(GAP.join([sheet.header[0].ljust(first), *heads])))
+    for spans in sheet.stacked():
+        _print_line(console, Text(GAP.join([" " * first, *_spanning(spans, widths)]).rstrip()))
+    heads = [head.rjust(width) for head, width in zip(heads, widths, strict=False)]
+    _print_line(console, Text(GAP.join([sheet.rows_are.ljust(first), *heads])))
     _print_line(console, Text(line, style="dim"))
     for group in sheet.groups:
         if group.heading:
@@ -110,6 +114,30 @@ def _print_sheet(console: Console, sheet: Sheet, reference: str | None = None) -
                 row.append_text(_styled(entry))
             _print_line(console, row)
     _print_line(console, Text(line, style="dim"))
+
+
+def _widened(widths: list[int], line: list[tuple[str, int]]) -> list[int]:
+    """Columns wide enough for a line of headings that span them."""
+    result, start = list(widths), 0
+    for text, count in line:
+        for number in range(max(0, len(text) - _room(result[start : start + count]))):
+            result[start + number % count] += 1
+        start += count
+    return result
+
+
+def _spanning(line: list[tuple[str, int]], widths: list[int]) -> list[str]:
+    """A line of headings, each amid a rule over its columns."""
+    texts, start = [], 0
+    for text, count in line:
+        room = _room(widths[start : start + count])
+        texts.append((f" {text} " if len(text) + 2 <= room else text).center(room, "-") if text else " " * room)
+        start += count
+    return texts
+
+
+def _room(widths: list[int]) -> int:
+    return sum(widths) + len(GAP) * (len(widths) - 1)
 
 
 def _styled(entry: Entry) -> Text:

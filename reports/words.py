@@ -1,10 +1,11 @@
 """What a report says in words: numbers as they are printed and the notes below a table, the same in every format."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from clever.names import LABELS, Metric, Projection, State
+from clever.names import LABELS, OF_FACTORS, OF_SALIENCY, OF_VIDEO, Metric, Projection, State
 from clever.reports.facts import ALIKE, FALL
 from clever.reports.gathering import NOTHING
 from clever.reports.model import Cell, Column, ControlLine, Judgement, Report, Row, Table
@@ -38,8 +39,22 @@ class Sheet:
     """A table in print: what the emitters of all formats lay out."""
 
     title: str
-    header: list[str]
+    rows_are: str
+    columns: list[tuple[str, ...]]  # each column's headings from the widest to its own
     groups: list[Group]
+
+    @property
+    def header(self) -> list[str]:
+        """One heading a column, for formats that do not stack them."""
+        return [self.rows_are, *(" ".join(parts) for parts in self.columns)]
+
+    def stacked(self) -> list[list[tuple[str, int]]]:
+        """The headings above the columns' own, from the top: each line's texts, with how many columns each spans."""
+        lines = []
+        for level in range(max((len(parts) for parts in self.columns), default=1) - 1):
+            above = [parts[: level + 1] if len(parts) > level + 1 else () for parts in self.columns]
+            lines.append([(key[-1] if key else "", len(list(same))) for key, same in itertools.groupby(above)])
+        return lines
 
 
 def number(value: float, column: Column = TOP1) -> str:
@@ -136,7 +151,7 @@ def _sheet(
         for heading, rows in table.groups().items()
         if (chosen := [(label, row) for label, row in zip(_labels(rows, named), rows, strict=True) if only(row)])
     ]
-    return Sheet(title, [table.rows_are, *(" ".join((*column.span, column.label)) for column in columns)], groups)
+    return Sheet(title, table.rows_are, [(*column.span, column.label) for column in columns], groups)
 
 
 def _labels(rows: list[Row], named: bool) -> list[str]:
@@ -163,7 +178,7 @@ def notes(table: Table, best: str = "Bold") -> list[str]:
         reading += f" ±: sample standard deviation over {' or '.join(str(n) for n in spreads)} seeds."
     if any(0 < cell.n < cell.planned for cell in cells):
         reading += " [n/m]: only n of m seeds are measured yet."
-    return [reading, *(control_words(line) for line in table.controls), *table.warnings]
+    return [reading, *table.data, *(control_words(line) for line in table.controls), *table.warnings]
 
 
 def _units(table: Table) -> Iterator[str]:
@@ -175,6 +190,16 @@ def _units(table: Table) -> Iterator[str]:
     scores = [f"Top-{metric.removeprefix('top')}" for metric in (Metric.TOP1, Metric.TOP5) if metric in metrics]
     if scores:
         yield f"{' and '.join(scores)} accuracy in percent{on}."
+    if metrics & {*OF_VIDEO}:
+        yield "J: region similarity, F: contour accuracy, means over objects; (J&F)_m is the mean of the two. Fractions."
+    if metrics & {*OF_SALIENCY}:
+        yield "IoU and accuracy of masks, means over images, F_max of their mean curve, as fractions; +BS: after the bilateral solver."
+    if metrics & {*OF_FACTORS}:
+        yield (
+            "Read: how well a ridge regression (R²) or a logistic one (AUC) reads the factor from the features of held-out "
+            "images; as few: from as many columns as z_EF has. Moved: how far the factor at its strongest moves the "
+            "features, as a share of the distance between two images."
+        )
     if Metric.TOP1_STD in metrics:
         yield "std.: of top-1, over repetitions of the probe."
     if Metric.PARAMETERS in metrics:

@@ -80,7 +80,7 @@ def test_seeds_of_the_probe_make_as_many_chains_on_one_backbone() -> None:
 
 
 def test_options_of_training_and_crops_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(RequestError, match="--set pretrain.epochs: nothing is trained here"):
+    with pytest.raises(RequestError, match="--set pretrain.epochs: the backbone is trained already"):
         study_of(settings=["pretrain.epochs=1"])
     with pytest.raises(RequestError, match="--set probe.crop_size=14: crop_size 14 is no multiple of patch_size 4"):
         study_of(settings=["probe.crop_size=14"])

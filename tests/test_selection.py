@@ -115,14 +115,14 @@ COLUMNS = "table:\n  columns: [{label: A, metric: top1}, {label: B, metric: head
         ),
         (
             [("  - {task: perturbed, perturbation: [orig, cj]}", "  - {task: pretrain}")],
-            "a pre-training has no scores: list other columns",
+            "none is evaluated: list other columns",
         ),
         (
             [
                 ("  - {task: perturbed, perturbation: [orig, cj]}", "  - {task: pretrain}"),
                 ("table:\n", "table:\n  columns: [{label: A, metric: gflops}]\n"),
             ],
-            "`gflops` is known of a probe only: `evaluate` one",
+            "nothing here measures `gflops`: `evaluate` a probe or perturbed",
         ),
         (
             [(", epochs: 500}", "}"), ("{label: DINO, method: dino}", "{label: DINO, method: dino, epoch: 5}")],

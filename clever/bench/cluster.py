@@ -94,7 +94,7 @@ def bench_status(count: int, repeats: int) -> list[Figure]:
 def _half_done(store: Store, plan: Plan) -> None:
     for number, planned in enumerate(plan.tasks):
         if number % 3 == 0:
-            store.finish(store.prepare(planned.task), made_up_result(planned.task.kind), ())
+            store.finish(store.prepare(planned.task), made_up_result(planned.task), ())
         elif number % 3 == 1:
             folder = store.prepare(planned.task)
             store.write_status(folder, State.PENDING, reason="waiting")

@@ -48,4 +48,4 @@ def bench_report(repeats: int) -> list[Figure]:
 
 def _fill(store: Store, study: Study) -> None:
     for task in study.tasks():
-        store.finish(store.prepare(task), made_up_result(task.kind), ())
+        store.finish(store.prepare(task), made_up_result(task), ())

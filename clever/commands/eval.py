@@ -1,4 +1,4 @@
-"""`clever eval`: the perturbation suite on anyone's checkpoint."""
+"""`clever eval`: the paper's evaluations of anyone's checkpoint."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,6 +35,14 @@ def evaluate(
     split_ratio: Annotated[
         float | None, typer.Option("--split-ratio", metavar="R", help="Share of z_IR. [default: the method's]")
     ] = None,
+    task: Annotated[
+        str,
+        typer.Option(
+            "--task",
+            metavar="TASK[:NAME]",
+            help="perturbed, finetune, rotation, video, saliency or factors; or one of a kind, as in finetune:cub200.",
+        ),
+    ] = "perturbed",
     profile: ProfileName = None,
     store: StorePath = None,
     seeds: SeedCounts = None,
@@ -45,7 +53,7 @@ def evaluate(
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Probe anyone's checkpoint and score it under the five perturbations. Run it again to go on, or to see it again."""
+    """Evaluate anyone's checkpoint: probed and perturbed, or as --task says. Run it again to go on, or to see it again."""
     with requests():
         from clever.commands.cluster import carry_out as submit
         from clever.commands.cluster import choose
@@ -57,7 +65,7 @@ def evaluate(
         by = None if method is None else _known(Method, "method", method)
         which = None if network is None else _known(released.NETWORKS, "network", network)
         found = released.read(checkpoint, _known(Backbone, "backbone", backbone), which)
-        request = _request(checkpoint, found, by, split_ratio, profile, store, seeds, set_)
+        request = _request(checkpoint, found, by, split_ratio, profile, store, seeds, set_, task)
         words = found.words()
         for line in words:
             out.say(line)
@@ -77,6 +85,7 @@ def _request(
     store: Path | None,
     seeds: str | None,
     overrides: list[str] | None,
+    task: str,
 ) -> "Request":
     """The study of what was found in the checkpoint, checked before anything is written."""
     import os
@@ -95,10 +104,11 @@ def _request(
         sha256=sha256(checkpoint), network=found.network, method=method, shape=found.shape, split_ratio=split
     )
     name = profile or loaded.profile
-    study = imported.study(spec, checkpoint.name, name, loaded.locations, overrides or (), seeds)
+    study = imported.study(spec, checkpoint.name, name, loaded.locations, overrides or (), seeds, task)
     again = [str(checkpoint), "--backbone", str(found.shape.name), *(["--method", str(method)] if method else [])]
+    again += ["--task", task] if task != "perturbed" else []
     request = Request(loaded, name, [study], tuple(again), command="eval")
-    request.check_data({study.points[0].probes[0].spec.dataset})
+    request.check_data({each.spec.dataset for each in study.tasks() if hasattr(each.spec, "dataset")})
     return look_again(request)
 
 

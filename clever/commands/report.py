@@ -8,7 +8,7 @@ import typer
 from clever.commands.options import AsJson, Overrides, ProfileName, Quiet, SeedCounts, SomeTargets, StorePath
 from clever.commands.out import Out, requests
 
-FORMATS = ("rich", "md", "latex", "csv", "json", "svg")
+FORMATS = ("rich", "md", "latex", "csv", "json", "svg", "png")
 
 
 def register(app: typer.Typer) -> None:

@@ -150,7 +150,7 @@ WRONG = {
     "another split": ((*VIT_NANO, "--method", "clever", "--split-ratio", "0.5"), "--split-ratio 0.8"),
     "no split": ((*VIT_NANO, "--network", "student", "--split-ratio", "7"), "not 7"),
     "several pre-trainings": ((*VIT_NANO, "--seeds", "2"), "give the probes alone"),
-    "a field of training": ((*VIT_NANO, "--set", "pretrain.epochs=1"), "nothing is trained here"),
+    "a field of training": ((*VIT_NANO, "--set", "pretrain.epochs=1"), "the backbone is trained already"),
     "a crop that does not fit": ((*VIT_NANO, "--set", "probe.crop_size=15"), "no multiple of patch_size 4"),
     "images that are not there": (("--backbone", "vit_nano", "--profile", "imagenette"), "`imagenette` was not found"),
 }

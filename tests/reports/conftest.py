@@ -32,6 +32,9 @@ class FakeStore:
             return TaskStatus(State.DONE)
         return self.statuses.get(task.id, TaskStatus(State.MISSING, "not run yet"))
 
+    def folder(self, task: Task) -> Path:
+        return Path("runs", task.folder)
+
     def set(self, task: Task, state: State, **values: object) -> None:
         self.results.pop(task.id, None)
         self.statuses[task.id] = TaskStatus(state, **values)

@@ -80,7 +80,7 @@ def test_the_picture_is_written_for_the_sweep_alone(sweep, table3, helpers, tmp_
 def test_without_a_sweep_there_is_no_picture(table3, store, helpers):
     study = table3()
     report = build([study], helpers.fill(store, study, helpers.steady))
-    with pytest.raises(RequestError, match="no table of this report is a sweep or by backbone"):
+    with pytest.raises(RequestError, match="no table of this report is a sweep, by backbone"):
         render(report, "svg")
 
 

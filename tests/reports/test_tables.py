@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from clever.errors import RequestError
-from clever.names import State
+from clever.names import Metric, State
 from clever.reports import build_table, paper
+from clever.reports.model import Column
 from clever.reports.tables import best_of
+from clever.reports.words import TOP1
 
 OWN = """
 title: My study
@@ -127,9 +129,10 @@ def test_without_a_bold_rule_every_column_has_its_best(own_study, store, helpers
 
 
 def test_numbers_that_print_alike_are_all_the_best_and_a_gap_has_none():
-    assert best_of([75.04, 74.96, 74.9]) == 75.0
-    assert best_of([75.0, None]) is None
-    assert best_of([75.0]) is None
+    assert best_of([75.04, 74.96, 74.9], TOP1) == 75.0
+    assert best_of([75.0, None], TOP1) is None
+    assert best_of([75.0], TOP1) is None
+    assert best_of([0.5944, 0.5936, 0.5931], Column("iou", "IoU", Metric.IOU)) == 0.594
 
 
 def test_ties_at_printed_precision_are_all_bold(own_study, store, helpers):

@@ -153,7 +153,7 @@ class User(AbstractContextManager["User"]):
         """Mark tasks as done that are beside the point of a test: a job costs seconds for importing torch alone."""
         store = Store(self.store)
         for task in tasks:
-            store.finish(store.prepare(task), made_up_result(task.kind), ())
+            store.finish(store.prepare(task), made_up_result(task), ())
 
     def only_pretraining(self, target: str, *options: str) -> Path:
         """Leave nothing of a target to be done but its one pre-training; the folder of that."""
