@@ -1,6 +1,7 @@
 """The data sets that experiments may name: sizes, layout, where they come from; and where to look for them."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from clever.errors import RequestError
@@ -8,6 +9,14 @@ from clever.errors import RequestError
 
 class DataError(RequestError):
     """A data set that is missing or not what it should be; the message says where we looked and what to do."""
+
+
+class Content(StrEnum):
+    """What a data set holds, as messages name it."""
+
+    LABELLED = "labelled images"
+    VIDEO = "videos with masks"
+    SALIENCY = "images with masks"
 
 
 @dataclass(frozen=True)
@@ -23,25 +32,44 @@ class DatasetFacts:
     """What is known of a data set before it is opened."""
 
     title: str
-    train: int
-    test: int
+    train: int  # images; 0 for sets with masks, with which nothing is trained
+    test: int  # images, or all frames of videos
     classes: int
-    layout: str  # as it is usually found: digits | parquet | folder | published | derived
+    layout: str  # as it is usually found: digits | patches | parquet | folder | published | derived | davis | saliency
     obtain: str  # one sentence for somebody who does not have it
     folders: tuple[str, ...] = ()  # folder names that are looked for below each data root, best first
     derived: Derived | None = None
+    built_in: bool = False  # where no folder is found, it is made from what ships with scikit-learn
+
+    @property
+    def content(self) -> Content:
+        return {"davis": Content.VIDEO, "saliency": Content.SALIENCY}.get(self.layout, Content.LABELLED)
 
 
-def _alone(*labels: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    return tuple((str(label), (label,)) for label in labels)
+def _alone(*labels: int, names: tuple[str, ...] = tuple("0123456789")) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple((names[label], (label,)) for label in labels)
 
 
 EVEN_AND_ODD = (("even", (0, 2, 4, 6, 8)), ("odd", (1, 3, 5, 7, 9)))
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+IMAGENETTE = (
+    "tench", "English springer", "cassette player", "chain saw", "church", "French horn", "garbage truck", "gas pump",
+    "golf ball", "parachute",
+)  # fmt: skip
+VIDEOS = "JPEGImages"  # a folder that holds it is laid out as DAVIS
+SALIENCY_LAYOUTS = {  # folders of photographs and of masks
+    "ecssd": ("images", "ground_truth_mask"),
+    "duts_te": ("DUTS-TE-Image", "DUTS-TE-Mask"),
+    "dut_omron": ("DUT-OMRON-image", "pixelwiseGT-new-PNG"),
+}
 WITH_DIGITS = "It ships with scikit-learn, as `digits` does."
+WITH_CIFAR10 = "It is there as soon as `cifar10` is."
+WITH_IMAGENETTE = "It is there as soon as `imagenette` is."
 
 CATALOG: dict[str, DatasetFacts] = {
     "digits": DatasetFacts(
         "Handwritten digits, 8x8 (scikit-learn)", 1437, 360, 10, "digits", "It ships with scikit-learn.",
+        built_in=True,
     ),
     "digits_low": DatasetFacts(
         "Handwritten digits 0 to 4", 720, 181, 5, "derived", WITH_DIGITS,
@@ -55,15 +83,43 @@ CATALOG: dict[str, DatasetFacts] = {
         "Handwritten digits, even or odd", 1437, 360, 2, "derived", WITH_DIGITS,
         derived=Derived("digits", EVEN_AND_ODD),
     ),
+    "photo_patches": DatasetFacts(
+        "Patches of two photographs, 32x32 (scikit-learn)", 1350, 550, 2, "patches", "It ships with scikit-learn.",
+        built_in=True,
+    ),
     "cifar10": DatasetFacts(
         "CIFAR-10, 32x32", 50_000, 10_000, 10, "parquet",
         "Run `clever data prepare cifar10 --to DIR`, or download `uoft-cs/cifar10` from the Hugging Face Hub.",
         ("cifar10",),
     ),
+    "cifar10_animals": DatasetFacts(
+        "CIFAR-10, its six animals", 30_000, 6_000, 6, "derived", WITH_CIFAR10,
+        derived=Derived("cifar10", _alone(2, 3, 4, 5, 6, 7, names=CIFAR10)),
+    ),
+    "cifar10_vehicles": DatasetFacts(
+        "CIFAR-10, its four vehicles", 20_000, 4_000, 4, "derived", WITH_CIFAR10,
+        derived=Derived("cifar10", _alone(0, 1, 8, 9, names=CIFAR10)),
+    ),
+    "cifar10_living": DatasetFacts(
+        "CIFAR-10, animal or vehicle", 50_000, 10_000, 2, "derived", WITH_CIFAR10,
+        derived=Derived("cifar10", (("animal", (2, 3, 4, 5, 6, 7)), ("vehicle", (0, 1, 8, 9)))),
+    ),
     "imagenette": DatasetFacts(
         "Imagenette v2, 96x96", 9_469, 3_925, 10, "parquet",
         "Download Imagenette v2 and store it as parquet (columns `image`, `label`) or as `train/` and `val/` folders.",
         ("imagenette96", "imagenette", "imagenette2", "imagenette2-160", "imagenette2-320"),
+    ),
+    "imagenette_handheld": DatasetFacts(
+        "Imagenette, four things one can hold", 3_758, 1_536, 4, "derived", WITH_IMAGENETTE,
+        derived=Derived("imagenette", _alone(2, 3, 5, 8, names=IMAGENETTE)),
+    ),
+    "imagenette_outdoor": DatasetFacts(
+        "Imagenette, four large things outdoors", 3_793, 1_607, 4, "derived", WITH_IMAGENETTE,
+        derived=Derived("imagenette", _alone(4, 6, 7, 9, names=IMAGENETTE)),
+    ),
+    "imagenette_living": DatasetFacts(
+        "Imagenette, animal or thing", 9_469, 3_925, 2, "derived", WITH_IMAGENETTE,
+        derived=Derived("imagenette", (("animal", (0, 1)), ("thing", (2, 3, 4, 5, 6, 7, 8, 9)))),
     ),
     "imagenet100": DatasetFacts(
         "ImageNet-100", 126_689, 5_000, 100, "folder",
@@ -97,6 +153,40 @@ CATALOG: dict[str, DatasetFacts] = {
         "https://www.robots.ox.ac.uk/~vgg/data/pets/ into one folder.",
         ("oxford_pet", "oxford-iiit-pet", "OxfordIIITPet", "oxford-pet", "oxford_pets", "pets"),
     ),
+    "davis2017": DatasetFacts(
+        "DAVIS 2017 val, 480p", 0, 1_999, 0, "davis",
+        "Download DAVIS-2017-trainval-480p.zip from https://davischallenge.org and unpack it: the folder with "
+        "`JPEGImages/`, `Annotations/` and `ImageSets/` is read so.",
+        ("davis2017", "DAVIS2017", "DAVIS-2017", "DAVIS", "davis", "DAVIS-2017-trainval", "DAVIS-2017-trainval-480p"),
+    ),
+    "ecssd": DatasetFacts(
+        "ECSSD", 0, 1_000, 0, "saliency",
+        "Download images.zip and ground_truth_mask.zip from "
+        "https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/dataset.html and unpack both into one folder.",
+        ("ecssd", "ECSSD"),
+    ),
+    "duts_te": DatasetFacts(
+        "DUTS-TE", 0, 5_019, 0, "saliency",
+        "Download DUTS-TE.zip from http://saliencydetection.net/duts/ and unpack it: `DUTS-TE-Image/` and "
+        "`DUTS-TE-Mask/`.",
+        ("duts_te", "DUTS-TE", "DUTS_TE", "DUTS/DUTS-TE", "DUTS"),
+    ),
+    "dut_omron": DatasetFacts(
+        "DUT-OMRON", 0, 5_168, 0, "saliency",
+        "Download the images and the pixel-wise masks from http://saliencydetection.net/dut-omron/ and unpack both "
+        "into one folder: `DUT-OMRON-image/` and `pixelwiseGT-new-PNG/`.",
+        ("dut_omron", "DUT-OMRON", "DUT_OMRON", "DUTOMRON", "DUT-O"),
+    ),
+    "video_sample": DatasetFacts(
+        "A few videos: of DAVIS 2016, or made-up", 0, 279, 0, "davis",
+        "Without sequences of DAVIS 2016 in a folder `davis2016_val_subset` it is made of scikit-learn's photographs.",
+        ("davis2016_val_subset",), built_in=True,
+    ),
+    "saliency_sample": DatasetFacts(
+        "A few images with masks: of ECSSD, or drawn", 0, 300, 0, "saliency",
+        "Without 300 pairs of ECSSD in a folder `ecssd_300` it is made of scikit-learn's photographs.",
+        ("ecssd_300",), built_in=True,
+    ),
 }
 
 
@@ -121,18 +211,34 @@ class Locations:
         """What ``name`` is derived from; a folder that is named for it makes it a set of its own."""
         return CATALOG[name].derived if name in CATALOG and name not in self.named else None
 
+    def content(self, name: str) -> Content:
+        """What ``name`` holds: by the catalogue, or for a set of the user's own by what lies in its folder."""
+        if name in CATALOG:
+            return CATALOG[name].content
+        folder = self.named.get(name)
+        if folder and (folder / VIDEOS).is_dir():
+            return Content.VIDEO
+        if folder and any(all((folder / part).is_dir() for part in parts) for parts in SALIENCY_LAYOUTS.values()):
+            return Content.SALIENCY
+        return Content.LABELLED
+
+    def require(self, name: str, wanted: Content) -> None:
+        """Refuse a data set that holds something else than ``wanted``, with the names of those that hold it."""
+        if (content := self.content(name)) is not wanted:
+            fitting = ", ".join(each for each in self.names() if self.content(each) is wanted)
+            raise DataError(f"data set `{name}` holds {content}; wanted are {wanted} (allowed: {fitting})")
+
     def find(self, name: str) -> Path | None:
         """The folder of ``name``, None for a set that needs no folder; raises DataError naming the places tried."""
         if derived := self.derived(name):
             return self.find(derived.of)
-        tried = self.candidates(name)
-        if not tried and name in CATALOG and CATALOG[name].layout == "digits":
-            return None
+        tried, facts = self.candidates(name), CATALOG.get(name)
         for path in tried:
             if path.is_dir():
                 return path
+        if facts and facts.built_in and name not in self.named:
+            return None
         looked = ", ".join(str(path) for path in tried) or "nowhere: no data root is set"
-        facts = CATALOG.get(name)
         raise DataError(
             f"data set `{name}` was not found (looked in {looked}). "
             + (f"{facts.obtain} " if facts else "")

@@ -76,7 +76,7 @@ class ClusterSettings(Frozen):
     qos: str | None = None
     constraint: str | None = None
     gpu_type: str | None = None  # as in `--gres=gpu:a100:4`
-    gpus_per_node: int = Field(4, ge=0)  # of a node; a pre-training on all GPUs runs one process on each
+    gpus_per_node: int = Field(4, ge=0)  # of a node; a task on all GPUs runs one process on each
     cpus_per_gpu: int = Field(8, ge=1)
     memory_per_gpu: str | None = None  # "60G"; None leaves it to the partition's default
     max_gpus: int | None = Field(None, ge=1)  # in use at one time, over all jobs of the store

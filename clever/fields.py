@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from clever.catalog import Locations
+from clever.catalog import Content, DataError, Locations
 from clever.evaluations import (
     FactorsSpec,
     FinetuneSpec,
@@ -34,6 +34,8 @@ SECTIONS: dict[str, type[Frozen]] = {
 }
 READ_FROM = {TaskKind.PERTURBED: TaskKind.PROBE, TaskKind.ROTATION: TaskKind.FINETUNE}
 """The kinds of the tasks that stand between a pre-training and some evaluations."""
+HOLDING = {"video": Content.VIDEO, "saliency": Content.SALIENCY}
+"""What the data sets of a section hold, where that is not labelled images."""
 # Set by the grid itself from the pre-training, so no file may override them.
 DERIVED = {"kind", "hyper", "shape", "split_ratio", "weights", "init_seed", "seed"}
 # What a probe's heads were trained on: reading other columns than these would score nonsense. A classifier reads all.
@@ -100,6 +102,12 @@ class Checks:
         if key == "dataset" and value not in self.locations.names():
             self.mistakes.append(f"{where}: {unknown('data set', value, self.locations.names())}")
             return None
+        if key == "dataset":
+            try:
+                self.locations.require(value, HOLDING.get(section, Content.LABELLED))
+            except DataError as error:
+                self.mistakes.extend(f"{where}: {message}" for message in error.messages)
+                return None
         info = fields[key]
         if isinstance(value, bool) and info.annotation is not bool:
             self.mistakes.append(f"{where}: {section}.{key}: Input should not be true or false{given(value)}")

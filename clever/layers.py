@@ -197,17 +197,19 @@ class Layers:
         result = {}
         for key, value in fields.items():
             where = document.where((*place, key))
-            taken = (*POINT, "dataset")
-            if place[0] == "experiments" and "backbone" not in self.axes:
-                taken = tuple(each for each in taken if each != "backbone")  # what needs a ViT is read from no other
-            if key in taken:
+            if key in (*POINT, "dataset") and not self._may_choose_backbone(place, key):
                 self.mistakes.append(f"{where}: `{key}` says what is trained: a profile sets it for all experiments alike")
             elif checked := self.checks.value("pretrain", key, value, where, recipes):
                 result[key] = checked
-        heeded = [key for key in result if ("pretrain", key) not in self.chosen and key not in self.axes]
+        told = ("backbone", *self.axes)  # elsewhere, or without effect
+        heeded = [key for key in result if ("pretrain", key) not in self.chosen and key not in told]
         if whose is not None and heeded:
             self.overrides.append(f"for {whose}: " + ", ".join(f"{key} = {_word(result[key].value)}" for key in heeded))
         return result
+
+    def _may_choose_backbone(self, place: Place, key: str) -> bool:
+        """A single experiment may have another backbone than the others, since some evaluations need a ViT."""
+        return key == "backbone" and place[0] == "experiments" and not (place[1] == self.built_in and key in self.axes)
 
     def _section(
         self,

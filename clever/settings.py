@@ -44,6 +44,14 @@ class DeviceSettings(Frozen):
     checkpoint_minutes: float = Field(5.0, gt=0)
 
 
+class MonitorSettings(Frozen):
+    """``[monitor]``: k-NN and retrieval while a pre-training goes on; it changes no number of the training."""
+
+    every_epochs: int = Field(0, ge=0)  # 0: never; else also after the last epoch
+    neighbours: int = Field(20, ge=1)
+    images: int = Field(10_000, ge=2)  # at most so many of each split, the same number of every class
+
+
 class Settings(Frozen):
     store: Path = Path("runs")
     profile: str = "smoke"
@@ -51,6 +59,7 @@ class Settings(Frozen):
     data: DataSettings = DataSettings()
     mlflow: MlflowSettings = MlflowSettings()
     devices: DeviceSettings = DeviceSettings()
+    monitor: MonitorSettings = MonitorSettings()
     cluster: ClusterSettings = ClusterSettings()
     source: str = "defaults"  # the file that was read
 

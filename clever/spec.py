@@ -171,6 +171,12 @@ class Task(Frozen):
     def kind(self) -> TaskKind:
         return self.spec.kind
 
+    @property
+    def shareable(self) -> bool:
+        """Whether several processes may do it together, each on a device of its own."""
+        turned = isinstance(self.spec, RotationSpec) and self.spec.task == "sensitivity"
+        return turned or isinstance(self.spec, PretrainSpec | FinetuneSpec)
+
     @cached_property
     def document(self) -> dict[str, Any]:
         """What the identity is taken from, and what ``spec.json`` holds."""

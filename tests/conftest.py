@@ -16,13 +16,19 @@ def empty_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return config
 
 
+@pytest.fixture(scope="session")
+def empty_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def own_world(empty_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_world(empty_config: Path, empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings, store and tracking of the person who runs the tests are out of reach; the data folder alone stays."""
     for variable in list(os.environ):
         if variable.startswith("MLFLOW_") or (variable.startswith("CLEVER_") and variable != "CLEVER_DATA"):
             monkeypatch.delenv(variable)
     monkeypatch.setenv("CLEVER_CONFIG", str(empty_config))
+    monkeypatch.setenv("CLEVER_CACHE", str(empty_cache))
     monkeypatch.setenv("CLEVER_STORE", str(tmp_path / "runs"))
 
 

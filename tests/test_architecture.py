@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {  # besides modules of its own folder;
     "backbones": LEAVES,
     "methods": (*LEAVES, "clever.backbones"),
     "train": BELOW_TRAIN,
-    "evaluate": (*BELOW_TRAIN, "clever.train.checkpoint"),
+    "evaluate": (*BELOW_TRAIN, "clever.train.batch_norm", "clever.train.checkpoint", "clever.train.distributed"),
     "run": ("core",),
     "reports": ("core",),
     "commands": ("clever",),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clever.catalog import CATALOG, DataError, Locations
+from clever.catalog import CATALOG, Content, DataError, Locations
 from clever.errors import RequestError
 
 
@@ -66,6 +66,39 @@ def test_the_sizes_are_those_of_the_published_splits():
     assert sizes["flowers102"] == (1_020, 6_149, 102)
     assert sizes["food101"] == (75_750, 25_250, 101)
     assert sizes["oxford_pet"] == (3_680, 3_669, 37)
+    assert sizes["davis2017"] == (0, 1_999, 0)
+    assert [sizes[name] for name in ("ecssd", "duts_te", "dut_omron")] == [(0, 1_000, 0), (0, 5_019, 0), (0, 5_168, 0)]
+
+
+def test_sets_are_named_by_what_they_hold():
+    holding = {content: [name for name in CATALOG if CATALOG[name].content is content] for content in Content}
+    assert holding[Content.VIDEO] == ["davis2017", "video_sample"]
+    assert holding[Content.SALIENCY] == ["ecssd", "duts_te", "dut_omron", "saliency_sample"]
+    locations = Locations()
+    locations.require("digits_low", Content.LABELLED)
+    locations.require("davis2017", Content.VIDEO)
+    with pytest.raises(DataError, match="`davis2017` holds videos with masks; wanted are labelled images .*imagenet1k"):
+        locations.require("davis2017", Content.LABELLED)
+
+
+def test_samples_are_built_in_unless_a_folder_is_found_or_named(tmp_path):
+    assert Locations((tmp_path,)).find("video_sample") is None
+    (tmp_path / "davis2016_val_subset").mkdir()
+    assert Locations((tmp_path,)).find("video_sample") == tmp_path / "davis2016_val_subset"
+    with pytest.raises(DataError, match="`saliency_sample` was not found"):
+        Locations((tmp_path,), {"saliency_sample": tmp_path / "gone"}).find("saliency_sample")
+
+
+@pytest.mark.parametrize(("name", "classes"), [
+    ("cifar10_animals", ("bird", "cat", "deer", "dog", "frog", "horse")),
+    ("cifar10_vehicles", ("airplane", "automobile", "ship", "truck")),
+    ("cifar10_living", ("animal", "vehicle")),
+    ("imagenette_handheld", ("cassette player", "chain saw", "French horn", "golf ball")),
+    ("imagenette_outdoor", ("church", "garbage truck", "gas pump", "parachute")),
+    ("imagenette_living", ("animal", "thing")),
+])  # fmt: skip
+def test_tasks_of_small_profiles_have_these_classes(name, classes):
+    assert tuple(each for each, _ in CATALOG[name].derived.groups) == classes
 
 
 def test_a_derived_set_lies_where_its_base_lies_unless_it_has_a_folder_of_its_own(tmp_path):

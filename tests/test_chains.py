@@ -108,6 +108,8 @@ WRONG = {
     "none of several": (FINETUNE.replace("evaluation: birds, ", ""), "is measured by few, birds"),
     "nothing measures it": (VIDEO.replace("jf_mean", "iou"), "`evaluate` a saliency"),
     "a backbone without patches": (VIDEO.replace("vit_small", "resnet18"), "choose a `vit_...`"),
+    "images where videos are wanted": (VIDEO.replace("task: video", "task: video, fields: {dataset: digits}"), "wanted are"),
+    "videos where images are wanted": (FINETUNE.replace("dataset: cub200", "dataset: davis2017"), "wanted are"),
     "no perturbations": (VIDEO.replace("  columns: [{label: a, metric: jf_mean}]\n", ""), "none is evaluated"),
     "a name that is none": (FINETUNE.replace("name: birds", "name: My birds"), "should match pattern"),
     "a test that has no training": (INVARIANCE.replace("jitter: true", "epochs: many"), "valid integer"),
@@ -138,6 +140,12 @@ def test_figure_4_shows_masks_of_table_5():
     assert masks <= {task.id for task in one("table5").tasks()}
     smoke = {task.id for task in one("figure4", "smoke").tasks() if task.kind is TaskKind.SALIENCY}
     assert smoke <= {task.id for task in one("table5", "smoke").tasks()}
+
+
+def test_a_profile_may_train_a_vit_where_patches_are_compared():
+    shapes = {name: one(name, "smoke").points[0].pretrain.spec.backbone for name in ("table4", "table5", "figure4")}
+    assert shapes == {"table4": "resnet_nano", "table5": "vit_nano", "figure4": "vit_nano"}
+    assert sum("backbone" in text for text in one("table5", "smoke").overrides) == 1
 
 
 @pytest.mark.parametrize("profile", ["smoke", "tiny", "cifar10", "imagenette"])

@@ -93,6 +93,15 @@ def test_tracking_is_by_default_a_file_in_the_store(config):
     assert load(config('store = "/a/b"')).tracking_uri == "sqlite:////a/b/mlflow.db"
 
 
+def test_nothing_is_watched_unless_it_is_asked_for(config):
+    off = load(config("")).monitor
+    assert (off.every_epochs, off.neighbours, off.images) == (0, 20, 10_000)
+    assert load(config("[monitor]\nevery_epochs = 5\nneighbours = 10\n")).monitor.every_epochs == 5
+    found = "\n".join(refusal(config("[monitor]\nevery = 5\nevery_epochs = -1\nneighbours = 0\nimages = 1\n")))
+    assert "unknown setting `monitor.every`; did you mean `every_epochs`?" in found
+    assert all(f": monitor.{name}: " in found for name in ("every_epochs", "neighbours", "images"))
+
+
 def test_every_mistake_of_a_file_is_reported_at_once(config):
     environment = config(
         'stroe = "x"\nprofile = 3\n[data]\nworkers = -1\nroots = "/data"\nmine = 5\n'

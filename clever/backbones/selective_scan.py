@@ -31,7 +31,8 @@ def selective_scan(
     ``x`` (B, L, D); ``dt`` (4, B, L, D), ``b`` and ``c`` (4, B, L) belong to the tokens as stored, for each direction;
     ``rates`` (the A above) and ``bias`` are (4, D).
     """
-    if x.is_cuda and HAS_TRITON and x.dtype != torch.float64:  # the kernel computes in single precision
+    # the kernel computes in single precision, and for one image at least
+    if x.is_cuda and HAS_TRITON and x.dtype != torch.float64 and len(x):
         from clever.backbones.scan_triton import fused_scan
 
         return fused_scan(x, dt, b, c, rates, bias, height, width)[0]

@@ -50,7 +50,7 @@ class Attention(nn.Module):
         if first_only:
             queries = queries[:, :, :1]
         attended = F.scaled_dot_product_attention(queries, keys, values)
-        return self.proj(attended.transpose(1, 2).reshape(batch, -1, dim))
+        return self.proj(attended.transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):

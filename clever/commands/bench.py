@@ -13,6 +13,7 @@ TARGETS = {
     "plan": ("clever.bench.core", "bench_plan"),
     "submit": ("clever.bench.cluster", "bench_submit"),
     "report": ("clever.bench.core", "bench_report"),
+    "listing": ("clever.bench.listing", "bench_listing"),
     "scan": ("clever.bench.scan", "bench_scan"),
     "saliency": ("clever.bench.saliency", "bench_saliency"),
     "video": ("clever.bench.video", "bench_video"),

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,7 +33,7 @@ def list_(json: AsJson = False, quiet: Quiet = False) -> None:
 
         locations = settings.load(os.environ).locations
         machine, table = [], Table(box=box.SIMPLE_HEAD)
-        for column in ("data set", "title", "train", "test", "where"):
+        for column in ("data set", "title", "holds", "train", "test", "where"):
             table.add_column(column, overflow="fold")
         for name in locations.names():
             facts = CATALOG.get(name)
@@ -45,9 +45,11 @@ def list_(json: AsJson = False, quiet: Quiet = False) -> None:
             train, test = (facts.train, facts.test) if facts else (None, None)
             title = facts.title if facts else "your own"
             present = not where.startswith("missing")
-            entry = {"name": name, "title": title, "train": train, "test": test, "found": present, "where": where}
-            machine.append(entry)
-            table.add_row(name, title, str(train or "?"), str(test or "?"), where)
+            holds = locations.content(name).value
+            entry = {"name": name, "title": title, "holds": holds, "train": train, "test": test}
+            machine.append({**entry, "found": present, "where": where})
+            sizes = ("?" if each is None else str(each or "-") for each in (train, test))
+            table.add_row(name, title, holds, *sizes, where)
         Out(json, quiet).result(table, machine)
 
 
@@ -91,13 +93,21 @@ def prepare(
         out.say(f'Use it by `[data] {name} = "{target.resolve()}"` in clever.toml; then `clever data check {name}`.')
 
 
+def _counts(found: dict[str, Any]) -> str:
+    if "splits" in found:
+        return ", ".join(f"{part}: {split['images']} images" for part, split in found["splits"].items())
+    if "counts" not in found:
+        return "not opened"
+    return ", ".join(f"{number} {what}" for what, number in found["counts"].items()) + f"; {found['data']}"
+
+
 @app.command()
 def check(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="All that are found, if none.")] = None,
     json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Read every image: counts, classes, unreadable images (named) and fingerprints. Exit 1 if anything is wrong."""
+    """Read every image and mask: counts, classes, sizes, what is unreadable (named). Exit 1 if anything is wrong."""
     with requests():
         import os
 
@@ -122,7 +132,6 @@ def check(
             found = check_one(name, locations)
             reports.append(found)
             state = "whole" if found["ok"] else f"{len(found['problems'])} problems"
-            counts = ", ".join(f"{part}: {split['images']} images" for part, split in found["splits"].items())
-            lines += [f"{name}: {state} ({counts})", *(f"  {problem}" for problem in found["problems"])]
+            lines += [f"{name}: {state} ({_counts(found)})", *(f"  {problem}" for problem in found["problems"])]
         Out(json, quiet).result("\n".join(lines), reports)
         raise typer.Exit(0 if all(found["ok"] for found in reports) else 1)

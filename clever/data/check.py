@@ -6,7 +6,8 @@ from functools import partial
 from importlib import resources
 from typing import Any
 
-from clever.catalog import CATALOG, DataError, DatasetFacts, Locations
+from clever.catalog import CATALOG, Content, DataError, DatasetFacts, Locations
+from clever.data.check_masks import check_masks
 from clever.data.datasets import SPLITS, Images, open_images
 
 NAMED = 20  # so many unreadable images, or classes, of a split become sentences; `unreadable` has them all
@@ -14,17 +15,19 @@ BLOCK = 1024  # images that are handed out at a time: a future for each of a mil
 
 
 def check(name: str, locations: Locations) -> dict[str, Any]:
-    """Read every image of both splits.
+    """Read every file; of labelled images both splits, listed anew. Videos and images with masks: see `check_masks`.
 
     Returns {"name", "ok", "problems": [sentence], "splits": {split: {"layout", "images", "expected", "classes",
     "unreadable": [sentence], "fingerprint"}}}; "expected" is None for a data set that the catalogue does not know.
     A split that cannot be opened is a problem, not an exception.
     """
+    if locations.content(name) is not Content.LABELLED:
+        return check_masks(name, locations)
     facts = CATALOG.get(name)
     splits, problems = {}, []
     for split in SPLITS:
         try:
-            images = open_images(name, split, locations)
+            images = open_images(name, split, locations, fresh=True)
         except DataError as error:
             problems.append(str(error))
             continue

@@ -7,11 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clever.catalog import DataError, Locations
+from clever.catalog import Content, DataError, Locations
 from clever.data import ops
-from clever.data.sources import RelabelledSource, Source, digits_source, open_source
+from clever.data.layout import Source
+from clever.data.patches import PatchesSource
+from clever.data.sources import RelabelledSource, digits_source, open_source
 
 SPLITS = ("train", "test")
+BUILT_IN = {"digits": digits_source, "photo_patches": PatchesSource}  # they need no folder
 
 
 class Images:
@@ -81,25 +84,33 @@ class Images:
 
 
 def open_images(
-    name: str, split: str, locations: Locations, *, image_size: int | None = None, subset: int | None = None
+    name: str,
+    split: str,
+    locations: Locations,
+    *,
+    image_size: int | None = None,
+    subset: int | None = None,
+    fresh: bool = False,
 ) -> Images:
     """Open one split (train | test) of a data set of the catalogue, or of one that the user's settings name.
 
     ``image_size`` resizes every stored image to a square of that side: the shorter side first (bicubic, antialiased),
     then a crop of the centre. ``subset`` keeps so many images of a fixed order in which the classes take turns, all
-    of them when there are fewer. Raises DataError where the data set is missing or not what it should be.
+    of them when there are fewer. ``fresh`` trusts no listing or checksum of an earlier run. Raises DataError where the
+    data set is missing, of another kind or not what it should be.
     """
     if split not in SPLITS:
         raise ValueError(f"`{split}`: no such split (allowed: {', '.join(SPLITS)})")
-    return Images(name, split, _source(name, split, locations), image_size=image_size, subset=subset)
+    locations.require(name, Content.LABELLED)
+    return Images(name, split, _source(name, split, locations, fresh), image_size=image_size, subset=subset)
 
 
-def _source(name: str, split: str, locations: Locations) -> Source:
+def _source(name: str, split: str, locations: Locations, fresh: bool) -> Source:
     if derived := locations.derived(name):
-        return RelabelledSource(name, _source(derived.of, split, locations), derived)
-    if name == "digits" and name not in locations.named:
-        return digits_source(split)
-    return open_source(name, locations.find(name), split)
+        return RelabelledSource(name, _source(derived.of, split, locations, fresh), derived)
+    if (folder := locations.find(name)) is None:
+        return BUILT_IN[name](split)
+    return open_source(name, folder, split, fresh=fresh)
 
 
 def _balanced(labels: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@
 uint8 (H, W): 0 is the background, 1, 2 ... are the objects, 255 (VOID) was left open by the annotators.
 """
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from clever.catalog import DataError
+from clever.data.layout import digest, some
 from clever.files import replacing
 
 VOID = 255
@@ -31,6 +33,34 @@ class VideoSequence:
     def first(self, count: int) -> "VideoSequence":
         """The beginning of the sequence, ``count`` frames long."""
         return replace(self, frames=self.frames[:count], masks=self.masks[:count])
+
+
+@dataclass(frozen=True)
+class VideoSet:
+    """The sequences of one data set; ``words`` say in one sentence what they are."""
+
+    name: str
+    sequences: tuple[VideoSequence, ...]
+    fingerprint: str  # of names and sizes of frames and masks, wherever they lie
+    words: str
+
+
+def open_davis(name: str, folder: Path, title: str) -> VideoSet:
+    """The sequences of DAVIS 2017's list of validation, or where there is none of DAVIS 2016's, each with its masks.
+
+    Raises DataError where one is missing or not understood.
+    """
+    older = name != "davis2017" and not (folder / "ImageSets" / "2017" / "val.txt").is_file()
+    sequences = tuple(davis_sequences(folder, "2016/val" if older else "2017/val"))
+    files = [path for each in sequences for pair in zip(each.frames, each.masks, strict=True) for path in pair]
+    if absent := [str(path) for path in files if not path.is_file()]:
+        raise DataError(
+            f"data set `{name}`: {len(absent)} of {len(files) // 2} frames have no mask: {some(absent)} "
+            f"{'is' if len(absent) == 1 else 'are'} not there. Unpack the archive again."
+        )
+    listing = [[path.parent.name, path.name, path.stat().st_size] for path in files]
+    words = f"{len(sequences)} sequences of {title} ({folder.name})"
+    return VideoSet(name, sequences, digest(json.dumps(entry).encode() for entry in listing), words)
 
 
 def davis_sequences(folder: Path, listing: str = "2017/val", resolution: str = "480p") -> list[VideoSequence]:

@@ -3,14 +3,16 @@
 Neither the number of workers, ranks or micro-batches, nor where a run was resumed, changes what a network sees.
 """
 
+import contextlib
 import ctypes
 import multiprocessing
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +28,7 @@ from clever.names import Pipeline
 _ORDER, _VIEWS = range(2)  # what random numbers are for: the order of an epoch, the parameters of views
 
 Request = tuple[int, Tensor]  # an epoch and the indices of the images wanted in it
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,15 @@ class PretrainLoader:
             first = 0
 
 
+def shares(images: int, batch: int, rank: int = 0, world: int = 1) -> list[range]:
+    """The positions of a rank's images in each batch of ``batch``, the last partial one included.
+
+    Each batch is shared in contiguous slices, which differ by one image at most; a small batch leaves some empty.
+    """
+    batches = [range(images)[first : first + batch] for first in range(0, images, batch)]
+    return [whole[rank * len(whole) // world : (rank + 1) * len(whole) // world] for whole in batches]
+
+
 def probe_batches(
     images: Images,
     *,
@@ -99,18 +111,22 @@ def probe_batches(
     seed: int,
     epoch: int,
     pipeline: Pipeline,
+    rank: int = 0,
+    world: int = 1,
     workers: int = 0,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of a probe's training: random resized crop, flip, normalised; the last partial batch is kept.
 
-    Yields float32 (b, 3, crop_size, crop_size) and labels (b,), both on the device.
+    Yields the rank's share of each batch: float32 (b, 3, crop_size, crop_size) and labels (b,), both on the device.
     """
     order = _order(seed, epoch, len(images))
-    requests = ((epoch, indices) for indices in order.split(global_batch))
+    wanted = shares(len(images), global_batch, rank, world)
+    requests = ((epoch, order[share.start : share.stop]) for share in wanted if share)
     views = _ViewMaker(images, (probe_recipe(crop_size, scale),), seed, pipeline, workers, device)
-    for batch in views(requests):
-        yield batch.views[0], images.labels[batch.indices].to(device)
+    made = ((batch.views[0], images.labels[batch.indices].to(device)) for batch in views(requests))
+    nothing = torch.empty(0, 3, crop_size, crop_size, device=device), images.labels[:0].to(device)
+    yield from _with_empty(wanted, made, nothing)
 
 
 def test_batches(
@@ -120,23 +136,39 @@ def test_batches(
     resize: int,
     interpolations: tuple[str, ...],
     batch_size: int,
+    rank: int = 0,
+    world: int = 1,
     workers: int = 0,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor]]:
     """All images in order, each decoded once: shorter side to ``resize``, then the central crop.
 
-    Yields {interpolation: float32 in [0, 1] (b, 3, crop_size, crop_size), not normalised} and labels (b,) on the
-    device, and indices (b,) on the CPU. Interpolations are "bicubic" or "bilinear", antialiased.
+    Yields the rank's share of each batch: {interpolation: float32 in [0, 1] (b, 3, crop_size, crop_size), not
+    normalised} and labels (b,) on the device, and indices (b,) on the CPU. Interpolations are "bicubic" or "bilinear",
+    antialiased.
     """
     dataset = _ResizedImages(images, crop_size, resize, interpolations)
-    requests = [range(len(images))[start : start + batch_size] for start in range(0, len(images), batch_size)]
-    for found, resized in _loaded(dataset, map(list, requests), workers, device):
-        indices = torch.tensor(found)
-        on_device = {name: ops.to_float(pixels.to(device, non_blocking=True)) for name, pixels in resized.items()}
-        yield on_device, images.labels[indices].to(device), indices
+    wanted = shares(len(images), batch_size, rank, world)
+
+    def made() -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor]]:
+        for found, resized in _loaded(dataset, (list(share) for share in wanted if share), workers, device):
+            indices = torch.tensor(found)
+            on_device = {name: ops.to_float(pixels.to(device, non_blocking=True)) for name, pixels in resized.items()}
+            yield on_device, images.labels[indices].to(device), indices
+
+    empty = torch.empty(0, 3, crop_size, crop_size, device=device)
+    nothing = {name: empty for name in interpolations}, images.labels[:0].to(device), torch.empty(0, dtype=torch.int64)
+    yield from _with_empty(wanted, made(), nothing)
 
 
 test_batches.__test__ = False  # pytest: not a test
+
+
+def _with_empty(wanted: list[range], made: Generator[Made, None, None], nothing: Made) -> Iterator[Made]:
+    """For each share what was made for it, or ``nothing`` where it is empty."""
+    with contextlib.closing(made):  # its workers end with it
+        for share in wanted:
+            yield next(made) if share else nothing
 
 
 def _order(seed: int, epoch: int, count: int) -> Tensor:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clever.catalog import DataError
-from clever.data.sources import FileSource, decode
+from clever.data.layout import FileSource, decode
 
 if TYPE_CHECKING:
     import pyarrow
 
 SHARD_BYTES = 256 << 20  # of images in one file
-ROW_GROUP = 256  # images that are held in memory at a time
+BLOCK_BYTES = 32 << 20  # that are held in memory at a time
+GROUP_BYTES = 2 << 20  # in a row group: so much is read from a large set for a single image
 NAMED = 20  # unreadable images that are named before packing ends
 
 
@@ -29,20 +30,22 @@ def pack(name: str, source: FileSource, folder: Path, split: str) -> None:
     import pyarrow.parquet
 
     schema, problems = _schema(source.classes), []
-    shards = list(_shards([path.stat().st_size for path in source.paths]))
+    sizes = [path.stat().st_size for path in source.paths]
+    shards = list(_filled(range(len(sizes)), sizes, SHARD_BYTES))
     with ThreadPoolExecutor() as pool:
         for number, rows in enumerate(shards):
             path = folder / f"{split}-{number:05d}-of-{len(shards):05d}.parquet"
             with pyarrow.parquet.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
-                for start in range(rows.start, rows.stop, ROW_GROUP):
-                    group = range(start, min(start + ROW_GROUP, rows.stop))
-                    images = list(pool.map(partial(_read, source), group))
+                for block in _filled(rows, sizes, BLOCK_BYTES):
+                    images = list(pool.map(partial(_read, source), block))
                     problems += [f"data set `{name}`: {each}" for each in images if isinstance(each, str)]
                     if len(problems) >= NAMED:
                         raise DataError(*problems, "There may be more. Nothing was left behind.")
-                    if not problems:
-                        labels = source.labels[group.start : group.stop]
-                        writer.write_table(pyarrow.table({"image": images, "label": labels}, schema=schema))
+                    if problems:
+                        continue
+                    table = pyarrow.table({"image": images, "label": source.labels[_cut(block, 0)]}, schema=schema)
+                    for group in _filled(block, sizes, GROUP_BYTES):
+                        writer.write_table(table[_cut(group, block.start)])
             _to_disk(path)
     if problems:
         raise DataError(*problems, "Replace these files or take them away, then pack again. Nothing was left behind.")
@@ -58,14 +61,19 @@ def _schema(classes: tuple[str, ...]) -> "pyarrow.Schema":
     return pyarrow.schema(fields, metadata={"huggingface": json.dumps(features)})
 
 
-def _shards(sizes: list[int]) -> Iterator[range]:
-    """Rows of consecutive files, each full when it has SHARD_BYTES."""
-    start = filled = 0
-    for row, size in enumerate(sizes):
-        filled += size
-        if filled >= SHARD_BYTES or row == len(sizes) - 1:
+def _filled(rows: range, sizes: list[int], limit: int) -> Iterator[range]:
+    """Consecutive parts of ``rows``, each full when its files have ``limit`` bytes."""
+    start, filled = rows.start, 0
+    for row in rows:
+        filled += sizes[row]
+        if filled >= limit or row == rows.stop - 1:
             yield range(start, row + 1)
             start, filled = row + 1, 0
+
+
+def _cut(rows: range, first: int) -> slice:
+    """``rows`` of what begins with the row ``first``."""
+    return slice(rows.start - first, rows.stop - first)
 
 
 def _read(source: FileSource, row: int) -> dict[str, bytes | str] | str:

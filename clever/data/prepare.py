@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clever.catalog import CATALOG, DataError
+from clever.catalog import CATALOG, Content, DataError
 from clever.data.check import imagenet100_classes
 from clever.data.download import DOWNLOADS, download
 from clever.data.pack import pack
-from clever.data.sources import FileSource, FolderSource, Source, open_source
+from clever.data.folders import FolderSource
+from clever.data.layout import FileSource, Source
+from clever.data.sources import open_source
 from clever.errors import RequestError
 from clever.files import write_json
 from clever.names import unknown
@@ -58,7 +60,7 @@ def _refuse_wrong_requests(name: str, origin: Path | None, target: Path, copy: b
     facts = CATALOG.get(name)
     if facts is None and not pack_it:
         raise RequestError(unknown("data set", name, CATALOG), "Sets of your own can be packed: add `--pack`.")
-    if facts and facts.layout in ("digits", "derived"):
+    if facts and (facts.built_in or facts.derived or facts.content is not Content.LABELLED):
         raise RequestError(f"data set `{name}` needs no preparation: {facts.obtain}")
     if copy and pack_it:
         raise RequestError("`--copy` and `--pack` exclude each other: links or copies of files, or parquet files")
@@ -78,9 +80,9 @@ def _sources(name: str, origin: Path) -> dict[str, FileSource]:
     found = {}
     for split in FOLDERS:
         if name == "imagenet100":
-            source: Source = FolderSource(name, origin, split, only=imagenet100_classes())
+            source: Source = FolderSource(name, origin, split, only=imagenet100_classes(), fresh=True)
         else:
-            source = open_source(name, origin, split)
+            source = open_source(name, origin, split, fresh=True)
         if not isinstance(source, FileSource):
             raise RequestError(
                 f"data set `{name}`: {origin} holds no image files but {source.layout}, which is read as it is: "

@@ -6,25 +6,18 @@ a DataError that names the folder or the file.
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from clever.catalog import DataError
-from clever.data.sources import IMAGE_SUFFIXES
+from clever.catalog import SALIENCY_LAYOUTS, DataError
+from clever.data.layout import IMAGE_SUFFIXES, some
 
-LAYOUTS = {  # folders of photographs and of masks; ECSSD has 1,000 pairs, DUTS-TE 5,019 and DUT-OMRON 5,168
-    "ecssd": ("images", "ground_truth_mask"),
-    "duts_te": ("DUTS-TE-Image", "DUTS-TE-Mask"),
-    "dut_omron": ("DUT-OMRON-image", "pixelwiseGT-new-PNG"),
-}
 # Masks hold 0..255, and the published evaluation compares these numbers with one half: all that is not black counts.
 TRUTH_ABOVE = 0.5
 DEEP_MODES = ("I", "F")  # Pillow's modes with more than eight bits a channel begin so: `I;16`, `F;32F` ...
-NAMED = 5  # so many files are named in a message
 
 
 @dataclass(frozen=True)
@@ -38,16 +31,19 @@ class Pair:
 
 @dataclass(frozen=True)
 class SaliencySet:
-    """The pairs of one data set, sorted by stem; ``fingerprint`` is that of the whole set, wherever it lies."""
+    """The pairs of one data set, sorted by stem; ``words`` say in one sentence what they are."""
 
     name: str
     layout: str
     pairs: tuple[Pair, ...]
-    fingerprint: str
+    fingerprint: str  # of the whole set, wherever it lies
+    words: str
 
 
-def open_saliency(name: str, folder: Path, *, subset: int | None = None) -> SaliencySet:
-    """The pairs in ``folder``, or the first ``subset`` of them.
+def open_saliency(
+    name: str, folder: Path, *, subset: int | None = None, title: str | None = None
+) -> SaliencySet:
+    """The pairs in ``folder``, or the first ``subset`` of them; ``title`` is what people call the set.
 
     Raises DataError where no layout, or more than one, is found, where there are no images, and where a photograph
     has no mask, a mask no photograph or one stem several files.
@@ -58,7 +54,7 @@ def open_saliency(name: str, folder: Path, *, subset: int | None = None) -> Sali
         raise DataError(f"data set `{name}`: {photographs} holds no images ({', '.join(IMAGE_SUFFIXES)})")
     problems = [
         f"data set `{name}`: {len(lonely)} of {len(own)} files in {own_folder} have no partner of the same stem in "
-        f"{other_folder}: {_listed(own[stem].name for stem in lonely)}. Complete the data set, or remove them."
+        f"{other_folder}: {some(own[stem].name for stem in lonely)}. Complete the data set, or remove them."
         for own, other, own_folder, other_folder in (
             (images, truths, photographs, masks), (truths, images, masks, photographs),
         )
@@ -67,7 +63,8 @@ def open_saliency(name: str, folder: Path, *, subset: int | None = None) -> Sali
     if problems:
         raise DataError(*problems)
     pairs = tuple(Pair(stem, images[stem], truths[stem]) for stem in sorted(images))
-    return SaliencySet(name, layout, pairs[:subset], _fingerprint(pairs))
+    words = f"{len(pairs)} images of {title or name} ({folder.name})"
+    return SaliencySet(name, layout, pairs[:subset], _fingerprint(pairs), words)
 
 
 def read_photograph(path: Path) -> Image.Image:
@@ -106,12 +103,12 @@ def _read(path: Path, mode: str) -> Image.Image:
 def _layout(name: str, folder: Path) -> tuple[str, Path, Path]:
     found = [
         (layout, folder / images, folder / masks)
-        for layout, (images, masks) in LAYOUTS.items()
+        for layout, (images, masks) in SALIENCY_LAYOUTS.items()
         if (folder / images).is_dir() and (folder / masks).is_dir()
     ]
     if len(found) == 1:
         return found[0]
-    allowed = "; ".join(f"`{images}/` and `{masks}/`" for images, masks in LAYOUTS.values())
+    allowed = "; ".join(f"`{images}/` and `{masks}/`" for images, masks in SALIENCY_LAYOUTS.values())
     what = "several of the layouts at once" if found else "no pair of folders that is understood"
     raise DataError(f"data set `{name}`: {folder} holds {what}. Expected is one of: {allowed}.")
 
@@ -127,11 +124,6 @@ def _by_stem(name: str, folder: Path) -> dict[str, Path]:
             )
         found[path.stem] = path
     return found
-
-
-def _listed(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:NAMED]) + (", ..." if len(listed) > NAMED else "")
 
 
 def _fingerprint(pairs: tuple[Pair, ...]) -> str:

@@ -13,8 +13,10 @@ from clever.evaluate.heads import Heads, head_columns
 from clever.evaluations import ClassifierSpec
 from clever.files import replacing
 from clever.names import Representation
+from clever.train.batch_norm import convert_batch_norm
 
 FULL = Representation.FULL.value
+SMALLEST_BATCH = 2  # to learn from: in a single image batch norm would find no statistics
 PARTS = ("backbone", "shape", "heads", "classes", "trains")
 
 
@@ -34,14 +36,18 @@ class Classifier(nn.Module):
         self.backbone.train(mode and self.spec.trains == "all")
         return self
 
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of normalised images (B, 3, H, W) and labels (B,), with gradient."""
-        return self.heads.losses(self._features(images), labels)[0]
+    @property
+    def names(self) -> list[str]:
+        return self.heads.names
+
+    def losses(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy (1,) of normalised images (B, 3, H, W) and labels (B,), with gradient."""
+        return self.heads.losses(self._features(images), labels)
 
     @torch.no_grad()
     def hits(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Right answers among the first one and five: int64 (2,), on the CPU. Only in evaluation mode."""
-        return self.heads.hits(self._features(images), labels)[0].cpu()
+        """Right answers among the first one and five: int64 (1, 2). Only in evaluation mode."""
+        return self.heads.hits(self._features(images), labels)
 
     def _features(self, images: Tensor) -> Tensor:
         reduced = AUTOCAST.get(self.spec.precision)
@@ -62,6 +68,17 @@ class Classifier(nn.Module):
             # to an open file, since torch writes a path's name into the archive: equal classifiers, equal bytes
             with temporary.open("wb") as file:
                 torch.save(document, file)
+
+
+def new_classifier(spec: ClassifierSpec, weights: Path, classes: Sequence[str], device: str, world: int) -> Classifier:
+    """An untrained classifier on a pre-trained backbone, with batch norms over the batches of all ``world`` processes.
+
+    Raises WeightsError where ``weights`` is not this backbone's.
+    """
+    classifier = Classifier(spec, teacher_backbone(spec.shape, weights), classes).to(device)
+    if world > 1:
+        convert_batch_norm(classifier, device)
+    return classifier
 
 
 def read_classifier(spec: ClassifierSpec, path: Path, classes: Sequence[str]) -> Classifier:

@@ -55,7 +55,11 @@ class Heads(nn.Module):
         }
 
     def losses(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of every head, (heads,); their sum may be differentiated: the heads share no parameter."""
+        """Mean cross-entropy of every head, (heads,), 0 without images; their sum may be differentiated: the heads
+        share no parameter.
+        """
+        if not len(labels):  # the mean over nothing is NaN, and so would be every gradient
+            return torch.stack([logits.sum() for logits in self(features).values()])
         return torch.stack([functional.cross_entropy(logits, labels) for logits in self(features).values()])
 
     @torch.no_grad()

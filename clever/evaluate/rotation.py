@@ -3,7 +3,7 @@
 import math
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ from torch import Tensor
 from clever.data.augment import Rotation
 from clever.data.batched import apply
 from clever.data.datasets import Images
-from clever.data.loader import test_batches
+from clever.data.loader import shares, test_batches
 from clever.data.perturb import normalise, operations
 from clever.data.rng import keys, uniform
-from clever.evaluate.classifier import FULL, Classifier, read_classifier
-from clever.evaluate.fit import Batches, Lessons, Log, Progress, fit, ignore, never, test_views, train_views
-from clever.evaluate.frozen import teacher_backbone
+from clever.evaluate.classifier import FULL, SMALLEST_BATCH, new_classifier, read_classifier
+from clever.evaluate.fit import Batches, Lessons, Log, fit, test_views, train_views
+from clever.evaluate.meter import Progress, ignore, never
 from clever.evaluate.scores import percentages
 from clever.evaluations import RotationSpec
 from clever.names import Perturbation
@@ -40,18 +40,21 @@ def rotation(
     log: Log,
     *,
     device: str,
+    rank: int = 0,
+    world: int = 1,
     workers: int = 0,
     checkpoint_minutes: float = 10.0,
     should_stop: Callable[[], bool] = never,
     progress: Progress = ignore,
 ) -> dict[str, Any]:
     """The test that the specification asks for: ``invariance`` reads a fine-tuning's classifier.pt, ``sensitivity`` a
-    pre-training's weights. Both results have ``{"scores": {"full": ...}, "images"}``, in percent.
+    pre-training's weights. Both results have ``{"scores": {"full": ...}, "images"}``, in percent. Several processes may
+    do ``sensitivity`` together.
     """
     if spec.task == "invariance":
         return invariance(spec, weights, test, log, device=device, workers=workers, progress=progress)
     return sensitivity(
-        spec, weights, train, test, folder, log, device=device, workers=workers,
+        spec, weights, train, test, folder, log, device=device, rank=rank, world=world, workers=workers,
         checkpoint_minutes=checkpoint_minutes, should_stop=should_stop, progress=progress,
     )  # fmt: skip
 
@@ -86,7 +89,7 @@ def invariance(
             images = resized["bicubic"]
             if degrees is not None:
                 images = rotated(images, degrees, spec.jitter, keys(spec.seed, zlib.crc32(name.encode()), indices))
-            counts[name] += model.hits(normalise(images), labels)
+            counts[name] += model.hits(normalise(images), labels)[0].cpu()
         progress({
             "step": step, "of": steps, "unit": "step", "epoch": 1, "epochs": 1,
             "images_per_second": min(step * batch_size, len(test)) / max(time.monotonic() - began, 1e-9),
@@ -113,6 +116,8 @@ def sensitivity(
     log: Log,
     *,
     device: str,
+    rank: int = 0,
+    world: int = 1,
     workers: int = 0,
     checkpoint_minutes: float = 10.0,
     should_stop: Callable[[], bool] = never,
@@ -122,14 +127,21 @@ def sensitivity(
     four for each test image. Chance is 25 %.
 
     Returns ``{"scores": {"full": {"top1", "top5", "best_top1", "best_epoch"}}, "images", "train_images", "epochs"}``;
-    top-5 of four classes is 100. Raises what ``fit`` raises; WeightsError where ``weights`` is not this backbone's.
+    top-5 of four classes is 100. With ``world`` > 1 every rank calls this, inside one process group; rank 0 alone
+    writes, logs and reports. Raises what ``fit`` raises; WeightsError where ``weights`` is not this backbone's.
     """
     torch.set_num_threads(spec.threads)
-    classifier = Classifier(spec, teacher_backbone(spec.shape, weights), ANGLES).to(device)
+    classifier = new_classifier(spec, weights, ANGLES, device, world)
+    places = shares(len(train), spec.global_batch, rank, world)
     lessons = Lessons(
-        train=lambda epoch: one_turn(train_views(spec, train, epoch, device, workers), spec.seed, epoch),
-        test=lambda: all_turns(test_views(spec, test, device, workers)),
+        train=lambda epoch: one_turn(
+            train_views(spec, train, epoch, device, workers, rank, world), places, spec.seed, epoch
+        ),
+        test=lambda watch: watch(all_turns(test_views(spec, test, device, workers, rank, world))),
         train_images=len(train),
+        smallest_batch=SMALLEST_BATCH,
+        rank=rank,
+        world=world,
     )
     scores = fit(
         spec, classifier, lessons, folder, log,
@@ -138,15 +150,13 @@ def sensitivity(
     return {"scores": scores, "images": len(test), "train_images": len(train), "epochs": spec.epochs}
 
 
-def one_turn(batches: Batches, seed: int, epoch: int) -> Batches:
-    """Each view turned once; its label is the turn. Views come in an order that the seed and the epoch alone decide,
-    so a view's place in it may stand for the image: batches and workers do not matter.
+def one_turn(batches: Batches, places: Iterable[range], seed: int, epoch: int) -> Batches:
+    """Each view turned once; its label is the turn. Views come in an order that the seed and the epoch alone decide, so
+    a view's place in it, given for each batch, may stand for the image: batches, workers and ranks do not matter.
     """
-    place = 0
-    for views, labels in batches:
-        places = torch.arange(place, place + len(views))
-        turns = (uniform(keys(seed, _TURN, epoch, places), 0) * TURNS).long().to(labels.device)
-        place += len(views)
+    for (views, labels), own in zip(batches, places, strict=False):  # a last batch may be left out
+        drawn = uniform(keys(seed, _TURN, epoch, torch.arange(own.start, own.stop)), 0)
+        turns = (drawn * TURNS).long().to(labels.device)
         yield turned(views, turns), turns
 
 

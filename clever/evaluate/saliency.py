@@ -5,8 +5,8 @@ The keys of a ViT's last block are the nodes of a graph; an edge weighs 1 where 
 above its mean, or below, whichever holds the patch of largest |v|, the seed. The mask is the seed's 4-connected piece.
 """
 
-import time
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,20 +23,21 @@ from torch.nn import functional as F
 
 from clever.backbones import Backbone, VisionTransformer
 from clever.data import ops
-from clever.data.saliency_sets import Pair, SaliencySet, read_photograph, read_truth
+from clever.data.saliency_sets import Pair, read_photograph, read_truth
 from clever.errors import RequestError
 from clever.evaluate.bilateral import bilateral_solution
+from clever.evaluate.kept import Kept
+from clever.evaluate.meter import Meter, Progress, ignore, never
 from clever.evaluate.saliency_scores import HALF, ImageScores, image_scores, mean_scores
 from clever.files import replacing
+from clever.train.checkpoint import Preempted
 
 SIMILAR = 0.2  # cosines above this are edges
 FAINT = 1e-5  # the weight of all other pairs, which keeps the graph connected
 EQUAL = 1e-9  # |v| this near to the largest, relatively, is equal to it: rounding shall not choose the seed
 SOLVED = "+bs"  # ends the names of scores after the bilateral solver
 MASKS, SOLVED_MASKS = "masks", "masks+bs"  # folders
-
-Log = Callable[[int, dict[str, float]], None]
-Progress = Callable[[dict[str, Any]], None]
+MOST_PATCHES = 12_000  # of one image: the graph is dense
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,15 @@ class Judged:
     stem: str
     cut: bool
     scores: dict[str, ImageScores]  # by the end of the name: "" and, with the solver, "+bs"
+
+    def to_json(self) -> dict[str, Any]:
+        scores = {end: [each.iou, each.acc, each.curve.tolist()] for end, each in self.scores.items()}
+        return {"cut": self.cut, "scores": scores}
+
+    @classmethod
+    def from_json(cls, stem: str, values: dict[str, Any]) -> "Judged":
+        scores = {end: ImageScores(iou, acc, np.array(f)) for end, (iou, acc, f) in values["scores"].items()}
+        return cls(stem, values["cut"], scores)
 
 
 def affinity(features: Tensor) -> np.ndarray:
@@ -94,9 +104,14 @@ def fitted(image: Image.Image, patch_size: int, frame_side: int | None = None) -
 
     With ``frame_side`` an image whose shorter side is longer than that is shrunk to it on the way.
     """
+    return image.resize(fitted_size(image, patch_size, frame_side), Image.Resampling.LANCZOS)
+
+
+def fitted_size(image: Image.Image, patch_size: int, frame_side: int | None) -> tuple[int, int]:
+    """Width and height that ``fitted`` gives an image."""
     scale = min(1.0, frame_side / min(image.size)) if frame_side else 1.0
-    size = tuple(max(1, round(side * scale / patch_size)) * patch_size for side in image.size)
-    return image.resize(size, Image.Resampling.LANCZOS)
+    width, height = (max(1, round(side * scale / patch_size)) * patch_size for side in image.size)
+    return width, height
 
 
 def keys(
@@ -123,45 +138,53 @@ def saliency_mask(
 
 def saliency(
     backbone: Backbone,
-    images: SaliencySet,
+    pairs: Sequence[Pair],
     folder: Path | None,
-    log: Log,
     *,
     solver: bool = False,
     frame_side: int | None = None,
     device: str = "cpu",
     workers: int = 1,
-    progress: Progress = lambda _: None,
+    kept: Kept | None = None,
+    should_stop: Callable[[], bool] = never,
+    progress: Progress = ignore,
 ) -> dict[str, Any]:
     """TokenCut on every image, and with ``solver`` also after the bilateral solver; masks become PNG files.
 
     ``backbone`` is frozen, in eval mode and on ``device``. Masks (0 and 255) are written to ``folder``/masks and
     ``folder``/masks+bs, as <stem>.png, unless it is None. An image without a cut has an empty mask and is counted.
     ``frame_side`` is for small patches, of which a photograph holds thousands: the cut is then made in an image shrunk
-    to that shorter side; the solver and the scores have the full size nevertheless.
+    to that shorter side; the solver and the scores have the full size nevertheless. Images in ``kept`` whose masks are
+    there are not cut again.
 
     Returns {"scores": {"iou", "acc", "fmax"} as fractions, with the solver "iou+bs" ... too, "images", "uncut",
     "per_image": {stem: the same names, and "cut"}}. Neither ``workers``, which are threads, nor ``folder`` matter for
-    the scores. Raises RequestError naming the file that cannot be read or compared, and for other backbones than ViTs.
+    the scores. Raises RequestError naming the file that cannot be read or compared, and for other backbones than ViTs;
+    Preempted with the number of images that were kept when ``should_stop`` says so.
     """
     if not isinstance(backbone, VisionTransformer):
         raise RequestError(
             f"TokenCut reads the keys of a ViT's patches, which a {type(backbone).__name__} does not have: "
             "choose a backbone `vit_...`"
         )
+    if not pairs:
+        raise RequestError("there are no images to segment; give at least one")
+    kept = Kept() if kept is None else kept
+    rest = [pair for pair in pairs if pair.stem not in kept or not _masked(pair, folder, solver)]
+    meter = Meter("image", len(pairs), progress)
+    meter.skip(len(pairs) - len(rest))
 
     def judge(pair: Pair) -> Judged:
         return _judge(backbone, pair, folder, solver, device, frame_side)
 
-    judged, began = [], time.monotonic()
-    with threadpool_limits(1, user_api="blas"):  # problems so small take several times longer on several threads
-        for step, one in enumerate(_in_order(judge, images.pairs, workers), start=1):
-            judged.append(one)
-            rate = step / max(time.monotonic() - began, 1e-9)
-            progress({"step": step, "of": len(images.pairs), "unit": "image", "images_per_second": rate})
-    result = summary(judged)
-    log(1, result["scores"])
-    return result
+    # Problems so small take several times longer on several threads of BLAS.
+    with threadpool_limits(1, user_api="blas"), contextlib.closing(_in_order(judge, rest, workers)) as outcomes:
+        for one in outcomes:
+            kept.add(one.stem, one.to_json())
+            meter.show()
+            if should_stop() and meter.step < len(pairs):
+                raise Preempted(meter.step)
+    return summary([Judged.from_json(pair.stem, kept[pair.stem]) for pair in pairs])
 
 
 def summary(judged: list[Judged]) -> dict[str, Any]:
@@ -187,25 +210,46 @@ def _judge(
     backbone: VisionTransformer, pair: Pair, folder: Path | None, solver: bool, device: str, frame_side: int | None
 ) -> Judged:
     image, truth = read_photograph(pair.image), read_truth(pair)
+    _require_room(pair, fitted_size(image, backbone.patch_size, frame_side), backbone.patch_size)
     found = saliency_mask(backbone, image, device=device, frame_side=frame_side)
     mask = np.zeros(truth.shape, bool) if found is None else found
     scores = {"": image_scores(mask, truth)}
-    _save(mask, folder, MASKS, pair)
+    _save(mask, folder, False, pair)
     if solver:
         soft = bilateral_solution(np.asarray(image), mask)
         scores[SOLVED] = image_scores(soft, truth)
-        _save(soft > HALF, folder, SOLVED_MASKS, pair)
+        _save(soft > HALF, folder, True, pair)
     return Judged(pair.stem, found is not None, scores)
 
 
-def _save(mask: np.ndarray, folder: Path | None, name: str, pair: Pair) -> None:
+def _require_room(pair: Pair, size: tuple[int, int], patch_size: int) -> None:
+    """Refuse a graph that no machine's memory holds, before it is tried."""
+    patches = size[0] * size[1] // patch_size**2
+    if patches > MOST_PATCHES:
+        raise RequestError(
+            f"image {pair.image} has {patches} patches of {patch_size} px at {size[0]}x{size[1]} pixels, and the cut "
+            f"of more than {MOST_PATCHES} takes too much memory: set `frame_side`, to which the shorter side is shrunk"
+        )
+
+
+def mask_path(folder: Path, solved: bool, stem: str) -> Path:
+    """Where the mask of an image lies, before or after the bilateral solver."""
+    return folder / (SOLVED_MASKS if solved else MASKS) / f"{stem}.png"
+
+
+def _masked(pair: Pair, folder: Path | None, solver: bool) -> bool:
+    ends = (False, True) if solver else (False,)
+    return folder is None or all(mask_path(folder, solved, pair.stem).is_file() for solved in ends)
+
+
+def _save(mask: np.ndarray, folder: Path | None, solved: bool, pair: Pair) -> None:
     if folder is None:
         return
-    with replacing(folder / name / f"{pair.stem}.png") as temporary:
+    with replacing(mask_path(folder, solved, pair.stem)) as temporary:
         Image.fromarray(mask.astype(np.uint8) * 255).save(temporary, format="PNG")
 
 
-def _in_order(judge: Callable[[Pair], Judged], pairs: tuple[Pair, ...], workers: int) -> Iterator[Judged]:
+def _in_order(judge: Callable[[Pair], Judged], pairs: list[Pair], workers: int) -> Iterator[Judged]:
     """The pairs' outcomes in their order; the first failure stops the others."""
     if workers <= 1:
         yield from map(judge, pairs)

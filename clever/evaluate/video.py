@@ -4,7 +4,6 @@ Label propagation as the DINO release evaluates DAVIS: a patch takes over the la
 it in the first frame and in the frames just before.
 """
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,10 @@ from clever.backbones.backbone import Backbone
 from clever.data.davis import VideoSequence, first_mask, read_frame, write_mask
 from clever.data.ops import MEAN, to_float
 from clever.errors import RequestError
-from clever.evaluate.video_scores import require_frames, score_videos
+from clever.evaluate.kept import Kept
+from clever.evaluate.meter import Meter, ignore, never
+from clever.evaluate.video_scores import require_frames, score_video, summary
+from clever.train.checkpoint import Preempted
 
 STD = (0.228, 0.224, 0.225)  # the first differs from ImageNet's .229: the release's value
 FRAME_SIDE = 480
@@ -48,46 +50,51 @@ def evaluate_videos(
     frame_side: int = FRAME_SIDE,
     device: str = "cpu",
     rule: Propagation = Propagation(),
-    progress: Callable[[dict[str, Any]], None] = lambda _: None,
+    kept: Kept | None = None,
+    should_stop: Callable[[], bool] = never,
+    progress: Callable[[dict[str, Any]], None] = ignore,
 ) -> dict[str, Any]:
-    """Segment the sequences, write the masks below ``folder``, read them back and score them.
+    """Segment the sequences, write their masks below ``folder``, read them back and score them.
 
-    Returns what `score_videos` does and ``"seconds"``, for both together; raises RequestError as that and
-    `segment_videos` do.
-    """
-    began = time.monotonic()
-    if absent := [path for sequence in sequences for path in sequence.masks if not path.is_file()]:
-        raise RequestError(f"{len(absent)} true mask(s) to score against do not exist, the first is {absent[0]}")
-    segment_videos(backbone, sequences, folder, frame_side=frame_side, device=device, rule=rule, progress=progress)
-    return score_videos(sequences, folder) | {"seconds": time.monotonic() - began}
+    A mask is an indexed PNG `<sequence>/<frame>.png`; the first of a sequence is the given one. ``backbone`` is a
+    frozen ViT on ``device``; ``frame_side`` is what the shorter side of a frame is resized to. Sequences in ``kept``
+    whose masks are there are not segmented again. Returns what `score_videos` does.
 
-
-def segment_videos(
-    backbone: Backbone,
-    sequences: Sequence[VideoSequence],
-    folder: Path,
-    *,
-    frame_side: int = FRAME_SIDE,
-    device: str = "cpu",
-    rule: Propagation = Propagation(),
-    progress: Callable[[dict[str, Any]], None] = lambda _: None,
-) -> None:
-    """Write `<sequence>/<frame>.png`, indexed, for every frame; the first is the given mask.
-
-    ``backbone`` is a frozen ViT on ``device``; ``frame_side`` is what the shorter side of a frame is resized to.
+    Raises RequestError naming what cannot be segmented or scored; Preempted with the frames of all whole sequences when
+    ``should_stop`` says so.
     """
     if not sequences:
         raise RequestError("there are no sequences to segment; give at least one")
     for sequence in sequences:
         require_frames(sequence)
-    step, of, began = 0, sum(len(sequence.frames) for sequence in sequences), time.monotonic()
+    if absent := [path for sequence in sequences for path in sequence.masks if not path.is_file()]:
+        raise RequestError(f"{len(absent)} true mask(s) to score against do not exist, the first is {absent[0]}")
+    kept = Kept() if kept is None else kept
+    done = {each.name for each in sequences if each.name in kept and _segmented(each, folder)}
+    frames = Meter("frame", sum(len(each.frames) for each in sequences), progress)
+    frames.skip(sum(len(each.frames) for each in sequences if each.name in done))
+    saved = frames.step
     for sequence in sequences:
-        masks = segment_video(backbone, sequence, frame_side, device, rule)
-        for frame, mask in zip(sequence.frames, masks, strict=True):
-            write_mask(folder / sequence.name / f"{frame.stem}.png", mask)
-            step += 1
-            speed = step / max(time.monotonic() - began, 1e-9)
-            progress({"step": step, "of": of, "unit": "frame", "epoch": 1, "epochs": 1, "images_per_second": speed})
+        if sequence.name in done:
+            continue
+        for path, mask in zip(
+            _mask_paths(sequence, folder), segment_video(backbone, sequence, frame_side, device, rule), strict=True
+        ):
+            if should_stop():
+                raise Preempted(saved)
+            write_mask(path, mask)
+            frames.show()
+        kept.add(sequence.name, score_video(sequence, folder))
+        saved = frames.step
+    return summary({sequence.name: kept[sequence.name] for sequence in sequences})
+
+
+def _mask_paths(sequence: VideoSequence, folder: Path) -> list[Path]:
+    return [folder / sequence.name / f"{frame.stem}.png" for frame in sequence.frames]
+
+
+def _segmented(sequence: VideoSequence, folder: Path) -> bool:
+    return all(path.is_file() for path in _mask_paths(sequence, folder))
 
 
 def segment_video(

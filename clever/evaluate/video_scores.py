@@ -77,7 +77,11 @@ def score_videos(sequences: Sequence[VideoSequence], folder: Path) -> dict[str, 
     """
     if not sequences:
         raise RequestError("there are no sequences to score; give at least one")
-    scored = {sequence.name: score_video(sequence, folder) for sequence in sequences}
+    return summary({sequence.name: score_video(sequence, folder) for sequence in sequences})
+
+
+def summary(scored: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What `score_videos` returns, from the scores of each sequence."""
     objects = [scores for each in scored.values() for scores in each["objects"].values()]
     return {
         "scores": _means(objects),

@@ -24,6 +24,7 @@ class Chain:
 
     tasks: list[PlannedTask]
     devices: int = 1
+    together: set[str] = field(default_factory=set)  # folders of the tasks that use all of the devices
     attempted: bool = False
     watched: bool = False  # another process was seen at work on it
     slots: tuple[int, ...] = ()  # those it runs on now
@@ -45,7 +46,7 @@ class Progress:
 
 
 def chains(plan: Plan, devices: Devices, wanted: dict[TaskKind, str]) -> list[Chain]:
-    """One chain for each root of the graph. ``wanted`` says which kinds use all devices at once."""
+    """One chain for each root of the graph. ``wanted`` says which kinds use all devices at once, where they can."""
     roots: dict[str, Chain] = {}
     chain_of: dict[str, Chain] = {}
     for planned in plan.tasks:
@@ -53,8 +54,10 @@ def chains(plan: Plan, devices: Devices, wanted: dict[TaskKind, str]) -> list[Ch
         if task.needs:
             chain = chain_of[task.needs[0]]
         else:
-            everything = devices.kind == "cuda" and wanted.get(task.kind) == "all"
-            chain = roots[task.id] = Chain([], len(devices.names) if everything else 1)
+            chain = roots[task.id] = Chain([])
+        if devices.kind == "cuda" and wanted.get(task.kind) == "all" and task.shareable:
+            chain.devices = len(devices.names)
+            chain.together.add(task.folder)
         chain.tasks.append(planned)
         chain_of[task.id] = chain
     # long chains first, so that the last slot to finish is not one that began late
@@ -172,7 +175,8 @@ class Launcher:
         folders = tuple(planned.task.folder for planned in chain.open(self.progress.states))
         name = self.devices.names[chain.slots[0]]
         device = self.devices.kind if chain.devices > 1 else name
-        self.executor.start(chain.slots[0], Job(folders, device, chain.devices))
+        together = tuple(name for name in folders if name in chain.together)
+        self.executor.start(chain.slots[0], Job(folders, device, chain.devices, together))
 
     def _note(self, outcome: Outcome) -> None:
         chain = self.running.get(outcome.slot)

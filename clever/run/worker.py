@@ -38,6 +38,7 @@ class Job:
     folders: tuple[str, ...]
     device: str = "cpu"  # "cpu", "cuda:1", or "cuda" for the first `devices` GPUs
     devices: int = 1
+    together: tuple[str, ...] = ()  # folders of the tasks that all devices do together; the others use the first one
 
     def to_line(self) -> str:
         return json.dumps(asdict(self))
@@ -45,7 +46,7 @@ class Job:
     @classmethod
     def from_line(cls, line: str) -> "Job":
         values = json.loads(line)
-        return cls(tuple(values["folders"]), values["device"], values["devices"])
+        return cls(**{**values, "folders": tuple(values["folders"]), "together": tuple(values["together"])})
 
 
 def main() -> int:
@@ -166,7 +167,8 @@ def _run_leased(found: TaskFolder, store: Store, settings: Settings, job: Job) -
         # Imports torch, which takes seconds: after the lease, so that nobody else starts on the task meanwhile.
         from clever.run.tasks import Interrupted, Work, run
 
-        work = Work(found, settings, job.device, job.devices, Progress(store, found.path))
+        devices = job.devices if found.path.name in job.together else 1
+        work = Work(found, settings, job.device, devices, Progress(store, found.path))
         try:
             run(work, _asked_to_save)
         except Interrupted as stop:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from clever import files
+from clever.backbones import Backbone
 from clever.data.augment import recipes_of
 from clever.data.datasets import Images
 from clever.data.loader import PretrainLoader
@@ -29,6 +30,7 @@ LOG_EVERY = 10  # steps: reading the loss waits for the device
 
 Log = Callable[[int, dict[str, float]], None]
 Progress = Callable[[dict[str, Any]], None]
+Monitor = Callable[[Backbone, int], dict[str, float]]
 
 
 def never() -> bool:
@@ -51,6 +53,7 @@ def pretrain(
     workers: int = 0,
     max_batch_per_device: int | None = None,
     checkpoint_minutes: float = 10.0,
+    monitor: Monitor | None = None,
     should_stop: Callable[[], bool] = never,
     progress: Progress = ignore,
 ) -> dict[str, Any]:
@@ -58,7 +61,9 @@ def pretrain(
 
     With ``world`` > 1 every rank calls this, inside one process group; rank 0 alone writes, logs and reports progress.
     ``log`` gets the number of steps taken and the losses, rates and health numbers, in the first, every tenth and the
-    last step: bit for bit the same on a CPU however often the run was interrupted.
+    last step: bit for bit the same on a CPU however often the run was interrupted. ``monitor``, which may change
+    nothing, is given the teacher's backbone and the number of each epoch that ends, while other ranks wait; its numbers
+    are logged too.
 
     Returns ``steps``, ``epochs``, ``images`` (seen), ``loss`` (the last that was logged), ``seconds`` (of training,
     over all interruptions), ``world``, ``health`` (the last numbers), ``milestones`` (those after the first step,
@@ -72,14 +77,13 @@ def pretrain(
     check_accumulation(method, micro_batches)
     schedules = Schedules.of(spec, loader.steps_per_epoch)
     learner = Learner(spec, method, schedules, device=device, rank=rank, world=world)
-    run = _Run(learner, folder, log if rank == 0 else _no_log, progress if rank == 0 else ignore)
+    run = _Run(learner, folder, log, progress, monitor) if rank == 0 else _Run(learner, folder, _no_log, ignore, None)
     run.resume()
     with contextlib.closing(loader.from_step(learner.step)) as steps:  # its workers end with the loop, however it ends
         for batches in steps:
             terms = learner.take_step(batches)
             run.note_milestone(terms)
-            if learner.step % LOG_EVERY == 0 or learner.step in (1, schedules.total_steps):
-                run.report(terms)
+            run.report(terms)
             run.show_progress()
             stop, save = agree([should_stop(), run.minutes_unsaved() >= checkpoint_minutes], world)
             if (stop or save) and learner.step < schedules.total_steps:
@@ -110,11 +114,12 @@ def _loader(
 class _Run:
     """Around the steps of one process: its numbers, its clock and its files."""
 
-    def __init__(self, learner: Learner, folder: Path, log: Log, progress: Progress):
+    def __init__(self, learner: Learner, folder: Path, log: Log, progress: Progress, monitor: Monitor | None):
         self.learner = learner
         self.folder = folder
         self.log = log
         self.progress = progress
+        self.monitor = monitor
         self.spec = learner.spec
         self.schedules = learner.schedules
         self.health = Health(self.schedules.total_steps, self.schedules.warmup_steps)
@@ -158,7 +163,15 @@ class _Run:
             self.milestones |= {str(number): numbers for number in reached}
 
     def report(self, terms: dict[str, torch.Tensor]) -> None:
-        """Read the numbers of the step just taken, log them, and see whether they are healthy."""
+        """Log what is due after the step just taken, in one piece: a log has one entry a step."""
+        step = self.learner.step
+        due = step % LOG_EVERY == 0 or step in (1, self.schedules.total_steps)
+        entry = {**(self._numbers(terms) if due else {}), **self._watch()}
+        if entry:
+            self.log(step, entry)
+
+    def _numbers(self, terms: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Losses, rates and health of the step just taken; raises Diverged where they are not healthy."""
         step = self.learner.step
         values = self._read(terms)
         self.loss, self.numbers = values["loss"], self._read(self.learner.method.health())
@@ -170,10 +183,20 @@ class _Run:
             "momentum": self.schedules.momentum(used),
             "epoch": step / self.schedules.steps_per_epoch,
         }
-        self.log(step, {**values, **rates, **self.numbers})
         now = time.monotonic()
         self.images_per_second = (step - self.reported_step) * self.spec.global_batch / max(now - self.reported, 1e-9)
         self.reported, self.reported_step = now, step
+        return {**values, **rates, **self.numbers}
+
+    def _watch(self) -> dict[str, float]:
+        """The monitor's numbers, if the step just taken ended an epoch."""
+        epoch, rest = divmod(self.learner.step, self.schedules.steps_per_epoch)
+        if rest or self.monitor is None:
+            return {}
+        began = time.monotonic()
+        numbers = self.monitor(self.learner.method.probe_backbone(), epoch)
+        self.reported += time.monotonic() - began  # not the speed of the training
+        return numbers
 
     def _read(self, numbers: dict[str, Any]) -> dict[str, float]:
         """Means over ranks; the one place where the device is waited for."""

@@ -15,7 +15,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from clever.catalog import DataError, Locations
+from clever.catalog import CATALOG, DataError, Locations
 from clever.data import datasets
 from clever.data.check import check
 from clever.data.datasets import Images, open_images
@@ -314,6 +314,21 @@ def test_real_parquet_sets_are_read(real_data: Path, name: str, train: int, test
     images = open_images(name, "test", locations, subset=20)
     assert np.bincount(images.labels).tolist() == [2] * 10 and len(images.classes) == 10
     assert images.resident().shape == (20, 3, side, side)
+
+
+@pytest.mark.parametrize("base", ["cifar10", "imagenette"])
+def test_label_tasks_on_real_sets_have_the_sizes_that_the_catalogue_says(real_data: Path, base: str) -> None:
+    locations = Locations(roots=(real_data,))
+    whole = open_images(base, "test", locations)
+    counts = {split: open_images(base, split, locations).labels.bincount() for split in ("train", "test")}
+    tasks = [name for name, facts in CATALOG.items() if facts.derived and facts.derived.of == base]
+    assert len(tasks) == 3
+    for name in tasks:
+        images, facts = open_images(name, "test", locations), CATALOG[name]
+        labels = [label for _, group in facts.derived.groups for label in group]
+        assert (facts.train, facts.test) == tuple(int(each[labels].sum()) for each in counts.values())
+        assert len(images) == facts.test and images.labels.unique().tolist() == list(range(facts.classes))
+        assert torch.equal(images.image(0), whole.image(int(images._source._rows[0])))
 
 
 def test_a_real_folder_of_photographs_is_read(real_data: Path) -> None:

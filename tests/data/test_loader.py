@@ -171,6 +171,27 @@ def test_probe_batches_cover_an_epoch_with_labels(digits: Images, pipeline: Pipe
     assert first[0][0].min() < -1  # normalised
 
 
+@pytest.mark.parametrize("world", [2, 3, 12])
+@pytest.mark.parametrize("pipeline", list(Pipeline))
+def test_ranks_share_every_batch_of_a_probe_and_of_a_test(digits: Images, pipeline: Pipeline, world: int) -> None:
+    how = {"crop_size": 6, "scale": (0.5, 1.0), "global_batch": 10, "seed": 1, "epoch": 0, "pipeline": pipeline}
+    whole = list(probe_batches(digits, **how))
+    parts = [list(probe_batches(digits, **how, rank=rank, world=world)) for rank in range(world)]
+    for batch, together in zip(whole, zip(*parts, strict=True), strict=True):
+        sizes = [len(labels) for _, labels in together]
+        assert max(sizes) - min(sizes) <= 1
+        for number in range(2):
+            assert torch.equal(torch.cat([part[number] for part in together]), batch[number])
+    tested = {"crop_size": 6, "resize": 8, "interpolations": ("bicubic",), "batch_size": 10}
+    found = [list(loader.test_batches(digits, **tested, rank=rank, world=world)) for rank in range(world)]
+    assert {len(batches) for batches in found} == {3}
+    indices = torch.cat([batch[2] for batches in found for batch in batches])
+    assert indices.sort().values.tolist() == list(range(22))
+    for resized, labels, own in (batch for batches in found for batch in batches):
+        assert resized["bicubic"].shape == (len(own), 3, 6, 6)
+        assert torch.equal(labels, digits.labels[own])
+
+
 def test_probe_labels_belong_to_their_images(tmp_path: Path) -> None:
     for label in range(3):
         (tmp_path / "train" / str(label)).mkdir(parents=True)

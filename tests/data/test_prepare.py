@@ -121,8 +121,9 @@ def test_a_published_set_becomes_a_tree_of_its_split(name: str, tmp_path: Path) 
 
 
 def test_a_packed_set_is_read_back_identically(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack, "ROW_GROUP", 2)
     size = sum(path.stat().st_size for path in (own / "train").rglob("*.png"))
+    monkeypatch.setattr(pack, "BLOCK_BYTES", size // 3)
+    monkeypatch.setattr(pack, "GROUP_BYTES", 1)
     monkeypatch.setattr(pack, "SHARD_BYTES", size // 2)
     made = prepare("mine", own, tmp_path / "packed", pack_it=True)
     assert made["splits"]["test"] == {"images": 4, "classes": 2, "expected": None}
@@ -134,6 +135,7 @@ def test_a_packed_set_is_read_back_identically(own: Path, tmp_path: Path, monkey
     shards = [name for name in names if name.startswith("train")]
     assert len(shards) in (2, 3) and shards[0] == f"train-00000-of-{len(shards):05}.parquet"
     table = pyarrow.parquet.read_table(tmp_path / "packed" / shards[0])
+    assert pyarrow.parquet.read_metadata(tmp_path / "packed" / shards[0]).num_row_groups == len(table) > 1
     assert table["image"][0]["bytes"].as_py() == (own / "train" / "cat" / "0.png").read_bytes()
 
 
@@ -156,7 +158,7 @@ def test_packing_ends_once_enough_images_were_named(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pack, "NAMED", 2)
-    monkeypatch.setattr(pack, "ROW_GROUP", 2)
+    monkeypatch.setattr(pack, "BLOCK_BYTES", 2 * len("no image"))
     for path in (own / "train").rglob("*.png"):
         path.write_text("no image")
     with pytest.raises(DataError) as refused:

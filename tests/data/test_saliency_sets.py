@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clever.data.saliency_sets import LAYOUTS, Pair, open_saliency, read_photograph, read_truth
+from clever.catalog import SALIENCY_LAYOUTS as LAYOUTS
+from clever.data.saliency_sets import Pair, open_saliency, read_photograph, read_truth
 from clever.errors import RequestError
 
 

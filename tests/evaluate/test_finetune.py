@@ -25,6 +25,7 @@ from clever.failures import Cause, classify
 from clever.names import Pipeline
 from clever.plan import _work
 from clever.spec import Task
+from clever.train.checkpoint import load_newest, save
 from tests.evaluate.conftest import CLASSES, SHAPE, SIDE, ColouredImages
 
 
@@ -117,7 +118,7 @@ def test_scores_are_those_of_the_saved_classifier_in_evaluation_mode(run, test_i
 
 def test_the_last_and_the_best_epoch_are_both_recorded(run, silent, monkeypatch):
     measured = iter([50.0, 80.0, 80.0, 60.0])
-    monkeypatch.setattr(module, "_score", lambda *_: {"top1": next(measured), "top5": 100.0})
+    monkeypatch.setattr(module, "_score", lambda *_: {"full": {"top1": next(measured), "top5": 100.0}})
     assert run(spec_of()) == {
         "scores": {"full": {"top1": 60.0, "top5": 100.0, "best_top1": 80.0, "best_epoch": 2}},
         "images": 25, "train_images": 44, "epochs": 4,
@@ -157,6 +158,17 @@ def test_a_killed_fine_tuning_goes_on_from_the_last_timed_checkpoint(run, silent
     silent.told.clear()
     assert run(spec_of(), "cut") == whole
     assert [step for step, _ in silent.told] == [3, 4]
+
+
+def test_a_checkpoint_of_an_older_version_is_gone_on_from(run, tmp_path):
+    whole = run(spec_of(), "whole")
+    with pytest.raises(Preempted):
+        run(spec_of(), "cut", should_stop=stop_at(12))
+    folder = tmp_path / "cut" / "checkpoints"
+    epoch, state = load_newest(folder)
+    state["score"] = state.pop("scores")["full"]
+    save(folder, epoch, state)
+    assert run(spec_of(), "cut") == whole
 
 
 def test_without_time_passing_nothing_but_the_classifier_is_written(run, tmp_path):

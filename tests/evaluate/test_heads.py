@@ -57,6 +57,15 @@ def test_without_a_split_there_is_only_the_full_head(planted, probe_spec):
     assert list(head_columns(probe_spec.model_copy(update={"split_ratio": None}), backbone)) == ["full"]
 
 
+def test_an_empty_batch_costs_nothing_and_asks_for_no_change():
+    heads, features, labels = Heads(COLUMNS, 4, seed=0), torch.randn(0, 5), torch.arange(0)
+    losses = heads.losses(features, labels)
+    losses.sum().backward()
+    assert losses.tolist() == [0, 0, 0]
+    assert all(parameter.grad.abs().sum() == 0 for parameter in heads.parameters())
+    assert heads.hits(features, labels).tolist() == [[0, 0]] * 3
+
+
 def test_counting_in_pieces_changes_nothing(monkeypatch):
     heads, features, labels = Heads(COLUMNS, 4, seed=0), torch.randn(23, 5), torch.arange(23) % 4
     whole = heads.hits(features, labels)

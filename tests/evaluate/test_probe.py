@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from clever.computing import BackboneShape
+from clever.evaluate import fit
 from clever.evaluate import probe as module
 from clever.evaluate.complexity import complexity
 from clever.evaluate.frozen import WeightsError
-from clever.evaluate.probe import Preempted, learning_rate, probe
+from clever.evaluate.fit import Preempted, learning_rate
+from clever.evaluate.probe import probe
 from clever.names import Precision
 from tests.evaluate.test_complexity import PAPER
 
@@ -42,14 +44,14 @@ def same(first, second) -> bool:
 def record_features(monkeypatch) -> list[list[tuple[np.ndarray, np.ndarray]]]:
     """What the probe trains on, epoch by epoch, as NumPy."""
     epochs = []
-    original = module._Reader.train_features
+    original = module._Features.train
 
-    def recording(reader, images, epoch):
-        batches = [(features.numpy(), labels.numpy()) for features, labels in original(reader, images, epoch)]
+    def recording(reader, epoch):
+        batches = [(features.numpy(), labels.numpy()) for features, labels in original(reader, epoch)]
         epochs.append(batches)
         yield from ((torch.from_numpy(features), torch.from_numpy(labels)) for features, labels in batches)
 
-    monkeypatch.setattr(module._Reader, "train_features", recording)
+    monkeypatch.setattr(module._Features, "train", recording)
     return epochs
 
 
@@ -182,19 +184,18 @@ def test_test_features_are_computed_once_and_train_features_once_an_epoch(run, p
 def test_images_are_read_as_the_specification_says_and_anew_in_every_epoch(run, probe_spec, monkeypatch):
     read = []
     for name in ("probe_batches", "test_batches"):
-        original = getattr(module, name)
+        original = getattr(fit, name)
         monkeypatch.setattr(
-            module, name, lambda images, original=original, **how: read.append(how) or original(images, **how)
+            fit, name, lambda images, original=original, **how: read.append(how) or original(images, **how)
         )
     run(probe_spec.model_copy(update={"train_scale": (0.5, 0.9), "crop_size": 4, "resize": 6}), workers=0)
-    assert read[0] == {
-        "crop_size": 4, "resize": 6, "interpolations": ("bicubic",), "batch_size": 16, "workers": 0, "device": "cpu",
+    alone = {"rank": 0, "world": 1, "workers": 0, "device": "cpu"}
+    tested = {"crop_size": 4, "resize": 6, "interpolations": ("bicubic",), "batch_size": 16, **alone}
+    trained = {
+        "crop_size": 4, "scale": (0.5, 0.9), "global_batch": 16, "seed": 3, "pipeline": probe_spec.pipeline, **alone,
     }
-    shared = {
-        "crop_size": 4, "scale": (0.5, 0.9), "global_batch": 16, "seed": 3, "pipeline": probe_spec.pipeline,
-        "workers": 0, "device": "cpu",
-    }
-    assert read[1:] == [{**shared, "epoch": epoch} for epoch in range(5)]
+    first, *later = [{**trained, "epoch": epoch} for epoch in range(5)]
+    assert read == [first, tested, *later]
 
 
 def test_what_is_logged_has_names_that_mlflow_accepts(run, probe_spec, silent):
@@ -204,15 +205,15 @@ def test_what_is_logged_has_names_that_mlflow_accepts(run, probe_spec, silent):
     assert all(MLFLOW_NAME.fullmatch(name) for name in names)
 
 
-def test_progress_counts_the_steps_of_all_epochs_after_the_test_images(run, probe_spec, monkeypatch):
-    monkeypatch.setattr(module, "READ_LOSS_EVERY", 3)
+def test_progress_counts_the_steps_of_all_epochs(run, probe_spec, monkeypatch):
+    monkeypatch.setattr(fit, "READ_LOSS_EVERY", 3)
     told = []
     run(probe_spec, progress=told.append)
-    assert [entry["step"] for entry in told] == [0, 0, *range(1, 16)]  # a sign of life while test images are read
+    assert [entry["step"] for entry in told] == [1, 2, 3, 3, 3, *range(4, 16)]  # also while test images are read
     assert {(entry["of"], entry["epochs"], entry["unit"]) for entry in told} == {(15, 5, "step")}
-    assert [entry["epoch"] for entry in told] == [0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5]
-    assert np.isnan(told[3]["loss"])
-    assert told[4]["loss"] > told[-1]["loss"] > 0
+    assert [entry["epoch"] for entry in told] == [1] * 5 + [2] * 3 + [3] * 3 + [4] * 3 + [5] * 3
+    assert np.isnan(told[1]["loss"])
+    assert told[2]["loss"] > told[-1]["loss"] > 0
     assert all(entry["images_per_second"] > 0 for entry in told)
 
 
@@ -221,7 +222,7 @@ def test_a_resumed_probe_reports_the_steps_that_are_left(run, probe_spec):
         run(probe_spec, should_stop=stop_at(10))
     told = []
     run(probe_spec, progress=told.append)
-    assert told[0]["step"] == 6
+    assert told[0]["step"] == 7
     assert told[-1]["step"] == 15
 
 
@@ -308,5 +309,5 @@ def test_a_backbone_that_gives_nan_is_refused(run, probe_spec, planted):
     document = torch.load(planted, weights_only=True)
     document["backbone"]["gain"].fill_(float("nan"))
     torch.save(document, planted)
-    with pytest.raises(FloatingPointError, match="not finite"):
+    with pytest.raises(fit.Diverged, match="training loss of epoch 1 is NaN"):
         run(probe_spec)

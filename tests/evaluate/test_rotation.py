@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from clever.backbones import build_backbone
+from clever.data.loader import shares
 from clever.evaluate import fit, frozen
 from clever.evaluate.classifier import Classifier, read_classifier
 from clever.evaluate.fit import Preempted
@@ -76,7 +77,7 @@ def edges(monkeypatch, tmp_path) -> Path:
 
 
 def score(classifier: Classifier, batches) -> float:
-    return fit._score(classifier, batches, fit._Meter(1, 1, 0, fit.ignore))["top1"]
+    return fit._score(classifier, batches, 1)["full"]["top1"]
 
 
 @pytest.mark.parametrize("turn", range(4))
@@ -109,7 +110,8 @@ def test_training_turns_each_image_once_by_a_draw_of_seed_and_epoch_whatever_the
     images = pictures(1).expand(400, -1, -1, -1)
 
     def turns(seed: int, epoch: int, batch: int) -> list[int]:
-        found = list(one_turn(((part, torch.zeros(len(part))) for part in images.split(batch)), seed, epoch))
+        parts = ((part, torch.zeros(len(part))) for part in images.split(batch))
+        found = list(one_turn(parts, shares(400, batch), seed, epoch))
         for views, labels in found:
             assert all(
                 torch.equal(view, torch.rot90(images[0], int(turn), (1, 2))) for view, turn in zip(views, labels)

@@ -27,7 +27,6 @@ from clever.evaluate.saliency import (
     seeds_piece,
     token_cut,
 )
-from clever.evaluate.saliency_figure import CELL, GAP, HEADER, side_by_side
 from clever.evaluate.saliency_scores import image_scores, mean_scores
 from clever.names import Backbone as Name
 from clever.names import Stem
@@ -234,15 +233,9 @@ def painted_set(root: Path, count: int = 3) -> SaliencySet:
     return open_saliency("painted", root)
 
 
-def silent(step: int, values: dict[str, float]) -> None:
-    pass
-
-
 def test_scores_are_those_of_the_saved_masks(nano: VisionTransformer, tmp_path: Path) -> None:
-    images, logged, reports = painted_set(tmp_path / "set"), [], []
-    result = saliency(
-        nano, images, tmp_path / "out", lambda *entry: logged.append(entry), solver=True, progress=reports.append
-    )
+    images, reports = painted_set(tmp_path / "set"), []
+    result = saliency(nano, images.pairs, tmp_path / "out", solver=True, progress=reports.append)
     judged: dict[str, list] = {"": [], "+bs": []}
     for pair in images.pairs:
         truth = np.asarray(Image.open(pair.truth)) > 0
@@ -258,12 +251,11 @@ def test_scores_are_those_of_the_saved_masks(nano: VisionTransformer, tmp_path: 
     wanted = {f"{name}{end}": value for end, found in judged.items() for name, value in mean_scores(found).items()}
     assert result["scores"] == pytest.approx(wanted)
     assert (result["images"], result["uncut"], len(result["per_image"])) == (3, 0, 3)
-    assert logged == [(1, result["scores"])]
     assert [(each["step"], each["of"]) for each in reports] == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_without_the_solver_its_scores_and_masks_are_absent(nano: VisionTransformer, tmp_path: Path) -> None:
-    result = saliency(nano, painted_set(tmp_path / "set"), tmp_path / "out", silent)
+    result = saliency(nano, painted_set(tmp_path / "set").pairs, tmp_path / "out")
     assert set(result["scores"]) == {"iou", "acc", "fmax"}
     assert [each.name for each in (tmp_path / "out").iterdir()] == ["masks"]
     assert set(result["per_image"]["1"]) == {"cut", "iou", "acc", "fmax"}
@@ -271,7 +263,7 @@ def test_without_the_solver_its_scores_and_masks_are_absent(nano: VisionTransfor
 
 def test_threads_and_the_folder_change_no_score(nano: VisionTransformer, tmp_path: Path) -> None:
     images = painted_set(tmp_path)
-    assert saliency(nano, images, None, silent, workers=3) == saliency(nano, images, tmp_path / "out", silent)
+    assert saliency(nano, images.pairs, None, workers=3) == saliency(nano, images.pairs, tmp_path / "out")
 
 
 def test_an_image_without_a_cut_has_an_empty_mask_and_is_counted(nano: VisionTransformer, tmp_path: Path) -> None:
@@ -279,7 +271,7 @@ def test_an_image_without_a_cut_has_an_empty_mask_and_is_counted(nano: VisionTra
     with torch.no_grad():
         nano.pos_embed.zero_()  # the only thing that tells the patches of one colour apart
     Image.new("RGB", (41, 22), (9, 90, 200)).save(images.pairs[0].image)
-    result = saliency(nano, images, tmp_path / "out", silent, solver=True)
+    result = saliency(nano, images.pairs, tmp_path / "out", solver=True)
     assert result["uncut"] == 1 and [one["cut"] for one in result["per_image"].values()] == [False, True]
     alone = result["per_image"]["0"]
     assert (alone["iou"], alone["fmax"], alone["iou+bs"]) == (0, 0, 0)
@@ -292,16 +284,16 @@ def test_a_damaged_file_ends_it_and_is_named(workers: int, nano: VisionTransform
     images = painted_set(tmp_path)
     images.pairs[1].image.write_bytes(images.pairs[1].image.read_bytes()[:300])
     with pytest.raises(RequestError, match="unreadable image .*1.png"):
-        saliency(nano, images, None, silent, workers=workers)
+        saliency(nano, images.pairs, None, workers=workers)
     Image.new("L", (5, 5)).save(images.pairs[0].truth)
     with pytest.raises(RequestError, match="0.png is 5x5 pixels"):
-        saliency(nano, images, None, silent, workers=workers)
+        saliency(nano, images.pairs, None, workers=workers)
 
 
 def test_a_backbone_without_patches_is_refused(tmp_path: Path) -> None:
     resnet = build_backbone(BackboneShape(name=Name.RESNET_NANO, image_size=8, stem=Stem.SMALL))
     with pytest.raises(RequestError, match="keys of a ViT.*ResNet.*`vit_"):
-        saliency(resnet, painted_set(tmp_path), None, silent)
+        saliency(resnet, painted_set(tmp_path).pairs, None)
 
 
 class ByColour(VisionTransformer):
@@ -313,38 +305,8 @@ class ByColour(VisionTransformer):
 
 def test_a_backbone_that_sees_the_object_finds_it(tmp_path: Path) -> None:
     images = painted_set(tmp_path)
-    result = saliency(ByColour(32, 4, 8, 1, 1), images, tmp_path, silent)
+    result = saliency(ByColour(32, 4, 8, 1, 1), images.pairs, tmp_path)
     assert result["scores"]["iou"] > 0.6 and result["scores"]["acc"] > 0.85
-
-
-def test_the_figure_has_a_row_for_each_image_and_a_column_for_each_label() -> None:
-    images = [Image.new("RGB", (60, 30), (200, 10, 10)), Image.new("RGB", (40, 50), (10, 200, 10))]
-    truth = [np.ones((30, 60), bool), np.zeros((50, 40), bool)]
-    half = [np.arange(60) >= 30 + np.zeros((30, 1)), np.ones((50, 40), bool)]
-    figure = side_by_side(images, truth, {"DINO": half, "CLeVER": truth})
-    heights = [CELL // 2, CELL * 50 // 40]
-    assert figure.mode == "RGB" and figure.size == (GAP + 4 * (CELL + GAP), HEADER + GAP + sum(heights) + 2 * GAP)
-    tops = [HEADER + GAP, HEADER + GAP + heights[0] + GAP]
-    centres = [GAP + column * (CELL + GAP) + CELL // 2 + 5 for column in range(4)]
-    black, white = (0, 0, 0), (255, 255, 255)
-    wanted = [[(200, 10, 10), white, white, white], [(10, 200, 10), black, white, black]]
-    for top, height, colours in zip(tops, heights, wanted, strict=True):
-        assert [figure.getpixel((x, top + height // 2)) for x in centres] == colours
-        assert [figure.getpixel((x, top - 2)) for x in centres] == [white] * 4, "a gap lies above the cells"
-    middle = GAP + 2 * (CELL + GAP) + CELL // 2
-    assert [figure.getpixel((middle + step, tops[0] + 9)) for step in (-1, 0)] == [black, white], "borders stay sharp"
-    header = np.asarray(figure)[: HEADER + GAP]
-    for column in range(4):
-        left = GAP + column * (CELL + GAP)
-        assert (header[:, left : left + CELL] < 128).any(), "each column has its label"
-
-
-def test_a_figure_of_other_numbers_or_sizes_is_refused() -> None:
-    image, mask = Image.new("RGB", (6, 4)), np.zeros((4, 6), bool)
-    with pytest.raises(ValueError, match="`DINO` has 2 masks for 1 images"):
-        side_by_side([image], [mask], {"DINO": [mask, mask]})
-    with pytest.raises(ValueError, match=r"`Truth`, mask 0: its shape is \(6, 4\), its image's \(4, 6\)"):
-        side_by_side([image], [mask.T], {})
 
 
 @pytest.mark.slow
@@ -352,10 +314,10 @@ def test_photographs_at_full_size_and_at_a_small_one(nano: VisionTransformer, re
     images = open_saliency("ecssd", real_data / "ecssd_300", subset=3)
     torch.manual_seed(0)
     tiny = build_backbone(BackboneShape(name=Name.VIT_TINY, image_size=224, patch_size=16)).eval().requires_grad_(False)
-    result = saliency(tiny, images, tmp_path, silent, solver=True)
+    result = saliency(tiny, images.pairs, tmp_path, solver=True)
     assert set(result["scores"]) == {"iou", "acc", "fmax", "iou+bs", "acc+bs", "fmax+bs"}
     assert all(0 < value < 1 for value in result["scores"].values()) and result["uncut"] == 0
-    small = saliency(nano, images, None, silent, frame_side=64)
+    small = saliency(nano, images.pairs, None, frame_side=64)
     assert all(0 < value < 1 for value in small["scores"].values())
     for pair in images.pairs:
         photograph = read_photograph(pair.image)

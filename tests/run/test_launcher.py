@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from clever.catalog import Locations
+from clever.evaluations import FinetuneSpec, RotationSpec
 from clever.grid import studies
 from clever.lease import Holder, Lease
 from clever.names import State, TaskKind
@@ -16,6 +17,7 @@ from clever.run.executor import Executor, Outcome
 from clever.run.launcher import Launcher, chains
 from clever.run.stop import cancel_plan
 from clever.run.worker import Job
+from clever.spec import Task
 from clever.store import Store
 
 CPU2 = Devices("cpu", ("cpu", "cpu"))
@@ -94,6 +96,27 @@ def test_a_pretraining_that_wants_all_gpus_gets_them_and_a_cpu_never_splits(stor
     gpus = Devices("cuda", ("cuda:0", "cuda:1"))
     assert [chain.devices for chain in chains(plan_for(store), gpus, wanted)] == [2] * 6 + [1]
     assert {chain.devices for chain in chains(plan_for(store), CPU2, wanted)} == {1}
+
+
+def test_a_task_that_wants_all_gpus_gets_them_inside_a_chain_of_others_that_use_one(store: Store) -> None:
+    made = plan_for(store)
+    pretrain = made.tasks[0]
+    probe = next(planned for planned in made.tasks if planned.task.needs == (pretrain.task.id,))
+    values = {key: getattr(probe.task.spec, key) for key in ("dataset", "shape", "crop_size", "resize")}
+    tuned = Task(spec=FinetuneSpec(**values), needs=(pretrain.task.id,))
+    turned = Task(spec=RotationSpec(**values, task="invariance"), needs=(tuned.id,))
+    plan = dataclasses.replace(
+        made, tasks=(pretrain, *(dataclasses.replace(probe, task=task) for task in (tuned, turned)))
+    )
+    executor = FakeExecutor(store)
+    gpus = Devices("cuda", ("cuda:0", "cuda:1"))
+    wanted = {TaskKind.FINETUNE: "all", TaskKind.ROTATION: "all"}
+    assert Launcher(plan, store, executor, gpus, wanted).run(lambda progress: None) == 0
+    ((_, job),) = executor.jobs
+    assert (job.device, job.devices) == ("cuda", 2)
+    assert job.folders == (pretrain.task.folder, tuned.folder, turned.folder)
+    assert job.together == (tuned.folder,)  # a test of invariance is one pass on one device
+    assert Job.from_line(job.to_line()) == job
 
 
 def test_everything_is_done_on_two_slots_and_the_exit_code_is_zero(store: Store) -> None:

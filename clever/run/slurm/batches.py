@@ -176,7 +176,10 @@ def _unit(
     wanted: dict[TaskKind, str],
     places: dict[str, Place],
 ) -> _Unit:
-    asked = [resources(settings, planned.task.kind, wanted.get(planned.task.kind) == "all") for planned in tasks]
+    asked = [
+        resources(settings, task.kind, wanted.get(task.kind) == "all" and task.shareable)
+        for task in (planned.task for planned in tasks)
+    ]
     largest = max(asked, key=lambda one: one.processes)
     parents = [places[key] for key in tasks[0].task.needs if key in places]
     return _Unit(tasks, replace(largest, minutes=max(one.minutes for one in asked)), parents[0] if parents else None)

@@ -14,7 +14,7 @@ from clever.errors import RequestError
 from clever.failures import Cause, classify, record
 from clever.files import write_json
 from clever.lease import Lease, holder, host
-from clever.names import State, TaskKind
+from clever.names import State
 from clever.plan import code_version
 from clever.run import tracking, worker
 from clever.run.mirror import TrackedTask, for_jobs
@@ -102,18 +102,17 @@ class _Job:
     place: Place
     settings: Settings
     began: float
-    seat: Any = None  # of this process among those of a shared pre-training
-    begun: bool = False  # were the other processes told to go?
+    seat: Any = None  # of this process among those of a job with tasks that several do together
+    apart: bool = False  # a task of them all was begun and not done: they can do no other one in this start
 
     def run(self) -> int:
         folders = self.record.elements[self.place.index]
         here = self.here
         store = Store(self.settings.store)
-        group = here.world > 1 and self.record.values["kind"] == TaskKind.PRETRAIN
+        group = here.world > 1 and any(_shareable(store, name) for name in folders)
         if here.rank and not group:
-            return 0  # only pre-training is shared among processes
-        device = self._device()
-        job = worker.Job(folders, device, here.world if group else 1)
+            return 0  # nothing here is shared among processes
+        job = worker.Job(folders, self._device())
         return self._together(store, job) if group else self._alone(job)
 
     def _device(self) -> str:
@@ -135,27 +134,30 @@ class _Job:
         return next((name for name in folders if not (store.root / name / "done.json").exists()), folders[0])
 
     def _together(self, store: Store, job: worker.Job) -> int:
-        """A pre-training by all processes: the first one decides whether it is to be done, and speaks for all."""
-        from clever.run.tasks import Interrupted, Seat, Work, decide, join, take_part
+        """Tasks by all processes: the first one goes through them, calls the others to those that they share, and
+        speaks for all.
+        """
+        from clever.run.tasks import Interrupted, Seat, Work, called, join, take_part
 
-        here = self.here
-        found = store.by_id(job.folders[0].rpartition("-")[2])
+        here, path = self.here, store.root / self._current()
         _meet(here)
         self.seat = Seat(here.rank, here.world, job.device, worker.asked_to_stop)
         try:
             join(self.seat)
             if here.rank == 0:
                 code = self._alone(job)
-                if not self.begun:
-                    decide(self.seat, go=False)
+                if not self.apart:
+                    called(self.seat)
                 return code
-            if decide(self.seat):  # if not: it is done, or somebody else's, and the first process says so
-                take_part(Work(found, self.settings, job.device, job.devices, _nothing, self.seat))
+            while number := called(self.seat):
+                found = store.by_id(job.folders[number - 1].rpartition("-")[2])
+                path = found.path
+                take_part(Work(found, self.settings, job.device, here.world, _nothing, self.seat))
         except Interrupted:
             return 0  # the first process ends with the code that counts: any other would kill it while it saves
         except Exception as error:
             log.error("rank %d failed: %s\n%s", here.rank, error, traceback.format_exc())
-            self._fault(found.path, error)
+            self._fault(path, error)
             return 1
         return 0
 
@@ -166,6 +168,8 @@ class _Job:
 
     def _attempt(self, found: TaskFolder, store: Store, settings: Settings, job: worker.Job) -> tuple[str, str]:
         """Do one task under the job's lease, with a journal of how it began and ended."""
+        if self.apart:
+            return State.PENDING, "the processes of the job have to start anew"
         heartbeat = store.status(found.task).heartbeat
         current = holder(found.path)
         if current is None or current.job != self.place.job:  # given up by an earlier end of this job, or withdrawn
@@ -198,11 +202,13 @@ class _Job:
         store.write_status(found.path, State.RUNNING, reason="starting")
         log.info("start %s (job %s, start %d, node %s)", found.path.name, here.id, here.restart, here.node)
         try:
-            from clever.run.tasks import Interrupted, Work, decide, run
+            from clever.run.tasks import Interrupted, Work, called, run
 
-            if self.seat is not None:
-                self.begun = decide(self.seat, go=True)
-            task = Work(found, self.settings, job.device, job.devices, progress, self.seat)
+            self.apart = shared = self.seat is not None and found.task.shareable
+            if shared:
+                called(self.seat, job.folders.index(found.path.name) + 1)
+            seat, devices = (self.seat, self.here.world) if shared else (None, 1)
+            task = Work(found, self.settings, job.device, devices, progress, seat)
             try:
                 run(task, worker.asked_to_stop)
             except Interrupted as stop:
@@ -213,6 +219,7 @@ class _Job:
             log.error("failed: %s\n%s", error, traceback.format_exc())
             self._fault(found.path, error)
             return State.FAILED, worker.words(error), classify(error)
+        self.apart = False
         log.info("done")
         return State.DONE, "", None
 
@@ -263,6 +270,13 @@ class _Job:
             yield from run()
         finally:
             tracking.finish(sender, log.info, TRACKER_SECONDS)
+
+
+def _shareable(store: Store, name: str) -> bool:
+    try:
+        return store.by_id(name.rpartition("-")[2]).task.shareable
+    except RequestError:
+        return False  # a damaged specification, which the first process will report
 
 
 def _meet(here: Here) -> None:

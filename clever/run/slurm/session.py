@@ -236,5 +236,5 @@ def cancel(request: Request, plan: Plan) -> Cancelled:
 
 
 def describe_resources(request: Request, planned: PlannedTask) -> str:
-    every = request.devices.get(planned.task.kind) == "all"
+    every = request.devices.get(planned.task.kind) == "all" and planned.task.shareable
     return str(resources(request.settings.cluster, planned.task.kind, every))
