@@ -58,7 +58,8 @@ class Sheet:
 
 
 def number(value: float, column: Column = TOP1) -> str:
-    return f"{value:{column.places}}"
+    """``79.2``; what rounds to nothing has no sign."""
+    return f"{value:z{column.places}}"
 
 
 def signed(value: float, column: Column = TOP1) -> str:
