@@ -9,7 +9,7 @@ from clever.document import Document, Place, scalar
 from clever.errors import RequestError
 from clever.experiment import DATASETS, Evaluation, Fields, Profile, Seeds, experiments, read_experiment
 from clever.fields import DERIVED, EVERY_RECIPE, READ_FROM, SECTIONS, Checks, Value, defaults, fields_of, recipes_of
-from clever.names import Backbone, Method, TaskKind, unknown
+from clever.names import Backbone, Method, unknown
 from clever.recipes import TrainingRecipe
 from clever.selection import POINT, Selections
 from clever.spec import PretrainSpec

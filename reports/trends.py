@@ -13,8 +13,9 @@ ROUNDING = 1e-9  # of differences of printed numbers
 def trend(pairs: Sequence[Pair], sizes: Sequence[float | None]) -> tuple[Verdict, str]:
     """Kendall's rank correlation of the models' sizes (millions of parameters) and the pairs' gains, and what it tells.
 
-    Two gains that differ by less than their margins allow say nothing about the trend, nor do two models of one size. The claim holds if more of the other couples fall than rise, and fails if more rise; with as many, or with
-    none, it is undecided.
+    Two gains that differ by less than their margins allow say nothing about the trend, nor do two models of one size.
+    The claim holds if more of the other couples fall than rise, and fails if more rise; with as many, or with none, it
+    is undecided.
     """
     if any(size is None or pair.difference is None or pair.margin is None for pair, size in zip(pairs, sizes, strict=True)):
         return Verdict.NOT_MEASURED, ""
