@@ -125,13 +125,13 @@ class Layers:
         """The section of every evaluation that the file lists, by its name."""
         found: dict[str, str] = {}
         for index, entry in enumerate(self._listed()):
-            task = _mapping(entry).get("task")
-            name = _mapping(entry).get("name", task)
+            task = str(_mapping(entry).get("task"))  # a list or a mapping is refused with the model
+            name = str(_mapping(entry).get("name", task))
             if name in found:
                 where = self.document.where(("evaluate", index))
                 self.mistakes.append(f"{where}: two evaluations are called `{name}`: give each a `name` of its own")
             elif task in SECTIONS:
-                found[str(name)] = task
+                found[name] = task
         return found
 
     def _listed(self) -> list[Any]:

@@ -113,7 +113,8 @@ def _here(study: Study, evaluation: Evaluation) -> str:
     spec = chains[0][-1].spec
     share = getattr(spec, "share", None)
     words = [spec.dataset] if spec.dataset != own else []
-    words += [f"{share:.0%} of the labels"] if share is not None and share != evaluation.fields.get("share") else []
+    asked = evaluation.fields.get("share", getattr(study.experiment, evaluation.task).get("share"))
+    words += [f"{100 * share:g}% of the labels"] if share not in (None, asked) else []
     part = getattr(spec, "part", None)
     words += [f"part {part[0]} of {part[1]}"] if part is not None else []
     return ", ".join(words)

@@ -111,6 +111,8 @@ WRONG = {
     "images where videos are wanted": (VIDEO.replace("task: video", "task: video, fields: {dataset: digits}"), "wanted are"),
     "videos where images are wanted": (FINETUNE.replace("dataset: cub200", "dataset: davis2017"), "wanted are"),
     "no perturbations": (VIDEO.replace("  columns: [{label: a, metric: jf_mean}]\n", ""), "none is evaluated"),
+    "a task that is a list": (VIDEO.replace("task: video", "task: [video]"), "no such task"),
+    "a name that is a list": (FINETUNE.replace("name: birds", "name: [birds]"), "valid string"),
     "a name that is none": (FINETUNE.replace("name: birds", "name: My birds"), "should match pattern"),
     "a test that has no training": (INVARIANCE.replace("jitter: true", "epochs: many"), "valid integer"),
 }  # fmt: skip

@@ -131,6 +131,11 @@ def test_the_header_says_what_a_profile_reads_instead(store):
     assert all("here" not in text for column in build_table(study_of("table4"), store).columns for text in (column.label, *column.span))
 
 
+def test_a_share_of_the_labels_that_is_not_the_files_own_is_printed_exactly(store):
+    (study,) = studies(["table4"], "smoke", Locations(), settings=["evaluate.semi_1.share=0.005"])
+    assert build_table(study, store).columns[0].label == "1% (here digits, 0.5% of the labels)"
+
+
 def test_what_was_read_is_told_below_the_table(store):
     study = study_of("figure4", "smoke")
     fill(store, study)
