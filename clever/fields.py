@@ -73,12 +73,14 @@ def fields_of(section: str, recipes: Iterable[type[TrainingRecipe]]) -> dict[str
 
 
 def defaults(section: str, key: str, recipes: Iterable[type[TrainingRecipe]]) -> list[Any]:
-    """What a field is where nothing sets it: for a pre-training, one value for each recipe that has the field."""
+    """What a field is where nothing sets it: for a pre-training, all that it is for a method or a recipe that has it."""
     info = SECTIONS[section].model_fields.get(key)
     if section != "pretrain":
         return [info.default]
     if info is None:
-        return [recipe.model_fields[key].default for recipe in recipes if key in recipe.model_fields]
+        own = [recipe for recipe in recipes if key in recipe.model_fields]
+        filled = [values.get(key, model.model_fields[key].default) for model in own for values in model.BY_RECIPE.values()]
+        return filled or [recipe.model_fields[key].default for recipe in own]
     return [recipe.OF_THE_SPEC.get(key, info.default) for recipe in recipes]
 
 
@@ -117,7 +119,7 @@ class Checks:
         except ValidationError as error:
             for problem in error.errors():
                 if problem["type"] == "enum":
-                    allowed = list(info.annotation)  # type: ignore[arg-type]
+                    allowed = BASES if key == "base" else list(info.annotation)  # type: ignore[arg-type]
                     self.mistakes.append(f"{where}: {unknown(key, str(value), allowed)}")
                 else:
                     self.mistakes.append(f"{where}: {section}.{key}: {problem['msg']}{given(value)}")

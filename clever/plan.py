@@ -203,7 +203,7 @@ def _work(spec: Any) -> float | None:
         return _work_of_photographs(spec, facts)
     train, test = (min(n, spec.subset or n) for n in (facts.train, facts.test))
     if spec.kind is TaskKind.PRETRAIN:
-        return train * spec.epochs * _work_per_image(spec)
+        return train * spec.all_epochs * _work_per_image(spec)
     forward = _forward(spec.shape, spec.crop_size)
     if spec.kind is TaskKind.PROBE:
         return (train * spec.epochs + test) * forward

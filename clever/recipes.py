@@ -330,9 +330,13 @@ class DdclRecipe(SplitRecipe, SimsiamRecipe):
     Under `paper` L_V is the absolute value of Eq. 3's dot product, which as printed has no lower bound.
     """
 
-    BY_RECIPE = _with_orthogonality(SimsiamRecipe)
+    ADDED_LATER = frozenset({"extra_epochs"})
+    BY_RECIPE = {
+        recipe: {**values, "extra_epochs": 30} for recipe, values in _with_orthogonality(SimsiamRecipe).items()
+    }
 
-    warmup_epochs: float = Field(30, ge=0)  # in the released script they come before the others: raise `epochs` by 30
+    warmup_epochs: float = Field(30, ge=0)
+    extra_epochs: int = Field(0, ge=0)  # before the others, and counted by no table: the released script's warm-up
     projection_dim: int = Field(2048, ge=2)
     preg_weight: float = Field(0.0, ge=0)
     zero_init_residual: bool = False

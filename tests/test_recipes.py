@@ -136,7 +136,8 @@ def test_the_values_of_the_methods_of_two_views_are_those_of_their_sources():
 def test_ddcl_is_simsiam_with_a_split_and_its_two_forms_differ_in_one_weight():
     ddcl, preg = DdclRecipe(), DdclPregRecipe()
     assert (ddcl.split_ratio, ddcl.base_weight, ddcl.orth_weight, ddcl.preg_weight) == (0.8, 1.0, 1.0, 0.0)
-    assert (ddcl.warmup_epochs, ddcl.zero_init_residual, ddcl.projection_dim) == (30, False, 2048)
+    assert (ddcl.warmup_epochs, ddcl.extra_epochs) == (30, 30)
+    assert (ddcl.zero_init_residual, ddcl.projection_dim) == (False, 2048)
     assert preg.model_dump() == {**ddcl.model_dump(), "preg_weight": 0.001}
     assert differences(DdclRecipe) == {"recipe": ("code", "paper"), "orthogonality": ("cosine", "dot")}
     assert differences(MocoV1Recipe) == {"recipe": ("code", "paper"), "queue": (16384, 65536)}

@@ -8,7 +8,7 @@ from clever.backbones import Backbone
 from clever.methods.distillation import DistilledBackbone, DistilledHead, log10
 from clever.methods.losses import cross_entropy
 from clever.methods.method import Method
-from clever.methods.penalties import OrthogonalityPenalty, ProjectionPenalty, squared_norm
+from clever.methods.penalties import OrthogonalityPenalty, ProjectionPenalty, size
 from clever.methods.split import Split
 from clever.spec import PretrainSpec
 
@@ -72,8 +72,8 @@ class Clever(Method):
         return {
             "ln_k": math.log(self.hyper.prototypes),
             "teacher_entropy": self.invariant.teacher_entropy(),
-            "head_norm_ir": log10(math.sqrt(squared_norm(self.invariant.student).item())),
-            "head_norm_ef": log10(math.sqrt(squared_norm(self.equivariant.student).item())),
+            "head_norm_ir": log10(size([self.invariant.student])),
+            "head_norm_ef": log10(size([self.equivariant.student])),
             "z_ir": log10(self.invariant.output_size()),
             "z_ef": log10(self.equivariant.output_size()),
         }

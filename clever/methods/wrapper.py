@@ -1,6 +1,5 @@
 """CLeVER around a method of two views: its loss on z_IR, orthogonal outputs for z_EF, heads of equal size."""
 
-import math
 from typing import ClassVar
 
 import torch
@@ -13,7 +12,7 @@ from clever.methods.distillation import log10
 from clever.methods.gather import mean_over_ranks
 from clever.methods.method import Method
 from clever.methods.objective import Objective, TwoViewBackbone, last, spread
-from clever.methods.penalties import ProjectionPenalty, squared_norm
+from clever.methods.penalties import ProjectionPenalty, size
 from clever.methods.split import Split
 from clever.spec import PretrainSpec
 
@@ -94,8 +93,7 @@ class Wrapper(Method):
         found: dict[str, float] = {}
         heads = (self.invariant, self.equivariant)
         for side, head, features, pairs in zip(self.SIDES, heads, self._features, self._pairs, strict=True):
-            norm = math.sqrt(sum(squared_norm(part).item() for part in head.parts()))
             sizes = {"z": pairs.online, "projector": pairs.projected, "slice": features}
-            found[f"head_norm_{side}"] = log10(norm)
+            found[f"head_norm_{side}"] = log10(size(head.parts()))
             found |= {f"{name}_{side}": log10(values.float().abs().mean().item()) for name, values in sizes.items()}
         return found

@@ -35,7 +35,7 @@ class Schedules:
 
     @classmethod
     def of(cls, spec: PretrainSpec, steps_per_epoch: int) -> "Schedules":
-        return cls(spec.hyper, spec.global_batch, steps_per_epoch, spec.epochs * steps_per_epoch)
+        return cls(spec.hyper, spec.global_batch, steps_per_epoch, spec.all_epochs * steps_per_epoch)
 
     @property
     def warmup_steps(self) -> int:

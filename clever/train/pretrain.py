@@ -67,8 +67,9 @@ def pretrain(
 
     Returns ``steps``, ``epochs``, ``images`` (seen), ``loss`` (the last that was logged), ``seconds`` (of training,
     over all interruptions), ``world``, ``health`` (the last numbers), ``milestones`` (those after the first step,
-    under "0", and after each milestone epoch, under its number) and ``warnings``. Raises Preempted after saving where
-    ``should_stop``; Diverged; ValueError where the batch cannot be cut or the precision is not to be had.
+    under "0", and after each milestone epoch, under its number as a table counts it) and ``warnings``. Raises
+    Preempted after saving where ``should_stop``; Diverged; ValueError where the batch cannot be cut or the precision is
+    not to be had.
     """
     torch.set_num_threads(spec.threads)
     micro_batches = count_micro_batches(spec.global_batch, world, max_batch_per_device)
@@ -101,7 +102,7 @@ def _loader(
         recipes_of(spec),
         global_batch=spec.global_batch,
         seed=spec.seed,
-        epochs=spec.epochs,
+        epochs=spec.all_epochs,
         pipeline=spec.pipeline,
         rank=rank,
         world=world,
@@ -155,6 +156,7 @@ class _Run:
         """Keep the health numbers, if the step just taken was the first or ended a milestone epoch."""
         step = self.learner.step
         epoch, rest = divmod(step, self.schedules.steps_per_epoch)
+        epoch -= self.spec.extra_epochs
         ended = [epoch] if rest == 0 and epoch in self.spec.milestones else []
         reached = [0, *ended] if step == 1 else ended
         if reached:
@@ -209,7 +211,7 @@ class _Run:
         step, per_epoch = self.learner.step, self.schedules.steps_per_epoch
         self.progress({
             "step": step, "of": self.schedules.total_steps, "unit": "step", "epoch": -(-step // per_epoch),
-            "epochs": self.spec.epochs, "loss": self.loss, "images_per_second": self.images_per_second,
+            "epochs": self.spec.all_epochs, "loss": self.loss, "images_per_second": self.images_per_second,
         })
 
     def minutes_unsaved(self) -> float:
@@ -244,7 +246,7 @@ class _Run:
                 torch.save(weights, file)
         return {
             "steps": self.learner.step,
-            "epochs": self.spec.epochs,
+            "epochs": self.spec.all_epochs,
             "images": self.learner.step * self.spec.global_batch,
             "loss": self.loss,
             "seconds": self._seconds(),

@@ -250,6 +250,17 @@ def test_a_head_that_vanished_is_finite_in_the_health():
     assert health["head_norm_i"] > 0
 
 
+def test_a_head_as_small_as_the_papers_keeps_its_size():
+    """Table 1 prints 10^-21.1 for h_V: the squares of its parameters are far below what single precision holds."""
+    method = build("ddcl")
+    method(views())
+    before = method.health()["head_norm_v"]
+    with torch.no_grad():
+        for parameter in method.equivariant.parameters():
+            parameter.mul_(1e-23)
+    assert method.health()["head_norm_v"] == pytest.approx(before - 23, abs=1e-3)
+
+
 def test_the_spread_tells_a_collapse():
     method = build("byol")
     method(views())

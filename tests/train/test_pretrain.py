@@ -15,6 +15,7 @@ from clever.train.launch import Seat, launch
 from clever.train.learner import Learner, check_accumulation, count_micro_batches, step_seed
 from clever.train.optim import Schedules
 from tests.train.small import SmallLoader, SmallMethod, nano
+from tests.train.two_views import two_views
 
 
 class Loop:
@@ -158,6 +159,16 @@ def test_a_long_run_has_twenty_milestones_and_reads_its_health_no_more_often(loo
     assert list(milestones) == ["0", *(str(epoch) for epoch in range(2, 41, 2))]
     assert [numbers["weight"] for numbers in milestones.values()] == [norms[0], *norms[5::6]]
     assert set(read) == {1, *range(6, 121, 6), *range(10, 121, 10)}
+
+
+def test_extra_epochs_come_first_and_no_milestone_counts_them(loop, monkeypatch):
+    norms = norms_after_each_step(loop, monkeypatch)
+    spec = two_views("ddcl", {"warmup_epochs": 3, "extra_epochs": 3}, epochs=2, global_batch=8)
+    result = loop(spec, images=24)  # 3 steps an epoch
+    assert (result["epochs"], result["steps"], spec.milestones) == (5, 15, (1, 2))
+    milestones = result["milestones"]
+    assert list(milestones) == ["0", "1", "2"]
+    assert [numbers["weight"] for numbers in milestones.values()] == [norms[0], norms[11], norms[14]]
 
 
 def test_an_epoch_of_one_step_ends_with_the_first_step(loop):
