@@ -25,7 +25,7 @@ def nano(backbone: str = "vit_nano", method: str = "clever", hyper: dict | None 
         "image_size": 16, "global_size": 16, "local_size": 8, "local_crops": 2, "patch_size": 4, "stem": Stem.SMALL,
         "pipeline": "batched", **values,
     }
-    recipe = RECIPES[Name(method)](warmup_epochs=0.5, **{**heads, **(hyper or {})})
+    recipe = RECIPES[Name(method)](**{"warmup_epochs": 0.5, **heads, **(hyper or {})})
     return PretrainSpec(method=Name(method), backbone=Backbone(backbone), hyper=recipe, **given)
 
 
