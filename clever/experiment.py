@@ -54,8 +54,8 @@ class PaperReference(Frozen):
 class Seeds(Frozen):
     """How many seeds: of the pre-training, and of the probe on each pre-training."""
 
-    pretrain: int = Field(1, ge=1)
-    probe: int = Field(1, ge=1)
+    pretrain: int = Field(1, ge=1, le=9999)
+    probe: int = Field(1, ge=1, le=9999)
 
 
 class Grid(Frozen):
@@ -140,8 +140,9 @@ class TableShape(Frozen):
 class Claim(Frozen):
     """A sentence of the paper as a check on numbers, for each combination.
 
-    `greater`: the first cell is greater than the second. `falls`: the first less the second falls as the models grow.
-    `status`: the status of the first (and only) cell is this one.
+    `greater`: the first cell is greater than the second, every time. `greater_on_average`: the mean of the first is
+    greater than that of the second, for sentences that speak of no single number. `falls`: the first less the second
+    falls as the models grow. `status`: the status of the first (and only) cell is this one.
     """
 
     id: str
@@ -150,7 +151,7 @@ class Claim(Frozen):
     cells: list[Selector] = Field(min_length=1, max_length=2)
     each: dict[str, list[str]] = {}  # by representation, perturbation, or an axis of the grid
     metric: Metric | None = None  # of the cells, where it is not the table's own
-    relation: Literal["greater", "falls", "status"] = "greater"
+    relation: Literal["greater", "greater_on_average", "falls", "status"] = "greater"
     status: Projection | None = None
 
     @model_validator(mode="after")
@@ -159,6 +160,8 @@ class Claim(Frozen):
             raise ValueError(f"relation `{self.relation}` needs {'one cell' if self.relation == 'status' else 'two cells'}")
         if (self.status is not None) != (self.relation == "status"):
             raise ValueError("`status` says which one a claim of relation `status` expects, and belongs there alone")
+        if self.relation == "greater_on_average" and not self.each:
+            raise ValueError("relation `greater_on_average` needs `each`: the combinations whose mean is meant")
         if self.relation == "falls" and len(self.each.get("backbone", [])) < 3:
             raise ValueError("relation `falls` needs three or more values of `backbone` in `each`")
         return self

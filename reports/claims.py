@@ -12,6 +12,8 @@ It is not measured while any cell is unfinished. The margin is
   the same images, so this is wider than a paired test would be and rather says undecided;
 * nothing for the paper's own numbers, whose error is unknown: only numbers that are printed alike are undecided.
 
+A claim of relation `greater_on_average` is judged by the mean of its pairs' differences, with the mean of their margins:
+as wide as if the errors of all pairs went the same way, since their test images are mostly the same.
 The pairs of a claim are judged one by one; among many, a chance reversal is more likely than in each.
 The other relations are judged in `trends` (`falls`) and `statuses` (`status`).
 """
@@ -66,8 +68,27 @@ def _judge(study: Study, results: Results, claim: Claim, on: str) -> Judgement:
         sizes = [_parameters(study, results, place[0], on) for place in places]
         verdict, evidence = trend(pairs, sizes)
         return Judgement(claim.id, claim.text, claim.where, study.name, verdict, f"{evidence} {_evidence(pairs)}", pairs)
+    if claim.relation == "greater_on_average":
+        if len({pair.column.unit for pair in pairs}) > 1:
+            raise RequestError(f"{study.name}: claim `{claim.id}` averages numbers of several units; make one claim of each")
+        verdict, evidence = _on_average(pairs)
+        return Judgement(claim.id, claim.text, claim.where, study.name, verdict, evidence, pairs)
     verdict = min((pair.verdict for pair in pairs), key=BY_WEIGHT.index)
     return Judgement(claim.id, claim.text, claim.where, study.name, verdict, _evidence(pairs), pairs)
+
+
+def _on_average(pairs: Sequence[Pair]) -> tuple[Verdict, str]:
+    """What the means of both sides tell, once every pair is measured and has a margin."""
+    if any(pair.verdict is Verdict.NOT_MEASURED for pair in pairs):
+        return Verdict.NOT_MEASURED, _evidence(pairs)
+    if any(pair.margin is None for pair in pairs):
+        return Verdict.UNDECIDED, _evidence(pairs)
+    # rounded, so that means which are alike are not told apart by the last bit of their sums
+    left, right, margin = (
+        round(sum(values) / len(pairs), 9) for values in zip(*((p.left, p.right, p.margin) for p in pairs), strict=True)
+    )
+    mean = _pair("on average", left, right, margin, "", pairs[0].column)
+    return mean.verdict, f"{_words(mean)}. {_evidence(pairs)}"
 
 
 def _parameters(study: Study, results: Results, place: dict[str, str], on: str) -> float | None:

@@ -10,13 +10,20 @@ from clever.reports.model import Results
 def judge_status(
     study: Study, results: Results, place: dict[str, str], expected: Projection | None, on: str
 ) -> tuple[Verdict, str]:
-    """Whether the pre-training at ``place`` ended with the ``expected`` status, and the numbers that say so."""
+    """Whether the pre-training at ``place`` ended with the ``expected`` status, and the numbers that say so.
+
+    Of a model whose images ended in one point neither head says anything, whatever their sizes.
+    """
     if on == "paper":
         return _judge_printed(study, place, expected)
     cell = find_cell(study, results, place, Metric.STATUS)
     if cell.state is not State.DONE:
         return Verdict.NOT_MEASURED, f"{cell.state}."
-    return _verdict(cell.text == expected), f"Measured: {cell.text}; expected: {expected}."
+    evidence = f"Measured: {cell.text}; expected: {expected}."
+    trainings = [results.result(point.pretrain) or {} for point in points_of(study, place)]
+    if cell.text == expected and (warnings := [words for each in trainings for words in each.get("warnings", ())]):
+        return Verdict.UNDECIDED, f"{evidence} But {'; '.join(dict.fromkeys(warnings))}."
+    return _verdict(cell.text == expected), evidence
 
 
 def _judge_printed(study: Study, place: dict[str, str], expected: Projection | None) -> tuple[Verdict, str]:

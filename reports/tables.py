@@ -7,12 +7,13 @@ from clever.errors import RequestError
 from clever.experiment import ColumnShape, Evaluation, TableShape
 from clever.experiment import Row as RowShape
 from clever.grid import Study
-from clever.names import LABELS, SCORES, Metric, Perturbation, Representation, State, TaskKind
+from clever.names import LABELS, SCORES, Method, Metric, Perturbation, Recipe, Representation, State, TaskKind
 from clever.reports import paper
 from clever.reports.cells import control_line, find_cell, paper_place
 from clever.reports.facts import epoch_at, rotation
 from clever.reports.gathering import NOTHING, Remembered
 from clever.reports.model import Cell, Column, Results, Row, Source, Table
+from clever.spec import PretrainSpec
 
 BLANK = Cell(State.NOT_APPLICABLE, text="")
 
@@ -43,9 +44,19 @@ def build_table(study: Study, store: Results) -> Table:
         rows=tuple(rows),
         controls=tuple(control_line(study, results, control) for control in study.controls),
         warnings=tuple(_warnings(study, results)),
-        data=tuple(dict.fromkeys(_data(study, results))),
+        data=tuple(dict.fromkeys([*_data(study, results), *_recipes(study)])),
         sources=tuple(_sources(study, results)),
     )
+
+
+def _recipes(study: Study) -> Iterator[str]:
+    """Which side was taken where the paper and its code disagree."""
+    trained = [point.pretrain.spec for point in study.points if isinstance(point.pretrain.spec, PretrainSpec)]
+    for recipe in dict.fromkeys(spec.hyper.recipe for spec in trained):
+        dot = recipe == Recipe.PAPER and any(spec.method in (Method.DDCL, Method.DDCL_PREG) for spec in trained)
+        bounded = "; L_V is the absolute value of Eq. 3's dot product, which has no lower bound" if dot else ""
+        followed = {Recipe.CODE: "released code is", Recipe.PAPER: "paper is"}[recipe]
+        yield f"Recipe {recipe}: where the paper and the released code disagree, the {followed} followed{bounded}."
 
 
 def _data(study: Study, results: Results) -> Iterator[str]:

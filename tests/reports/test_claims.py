@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from clever.catalog import Locations
 from clever.errors import RequestError
+from clever.grid import studies
 from clever.names import State, Verdict
 from clever.reports import judge
 
@@ -49,6 +51,16 @@ def test_every_claim_of_table_3_holds_on_the_papers_own_numbers(table3, store):
     assert "73.8 vs 52.7 (+21.1)" in judged[2].evidence
     assert "71.7 vs 41.0 (+30.7)" in judged[3].evidence
     assert store.reads == 0
+
+
+def test_the_claims_of_table_2_and_figure_1b_hold_on_the_papers_own_numbers(store):
+    table2, figure1b = studies(["table2", "figure1b"], "paper", Locations())
+    robust, rotation, elastic = judge([table2], store, on="paper")
+    assert [claim.verdict for claim in (robust, rotation, elastic)] == [Verdict.HOLDS] * 3
+    assert len(robust.pairs) == 12, "every perturbation, also those that pre-training has not seen"
+    assert "CAug, CJ+Ro+ET 48.1 vs 48.5 (-0.4)" in robust.evidence
+    assert "77.6 vs 50.3 (+27.3)" in rotation.evidence and "75.5 vs 27.3 (+48.2)" in elastic.evidence
+    assert [claim.verdict for claim in judge([figure1b], store, on="paper")] == [Verdict.HOLDS]
 
 
 def test_numbers_printed_alike_in_the_paper_are_undecided_and_reversed_ones_fail(own_study, store):
@@ -109,6 +121,35 @@ def test_one_clearly_reversed_pair_makes_a_claim_fail(own_study, store, helpers)
     assert judgement.verdict is Verdict.FAILS
     assert "4 pairs: 3 greater, 1 smaller" in judgement.evidence
     assert "CAug, CJ+Ro 60.0 vs 90.0 (-30.0" in judgement.evidence
+
+
+def on_average(own_study, store, helpers, score, images=1000):
+    study = own_study(STUDY.replace("    each:", "    relation: greater_on_average\n    each:"))
+    (judgement,) = judge([study], helpers.fill(store, study, score, images))
+    return judgement
+
+
+def test_a_claim_on_the_average_weighs_a_reversed_pair_against_the_others(own_study, store, helpers):
+    def score(place):  # one of four pairs is reversed
+        gain = -4.0 if (place.get("augmentation"), place["perturbation"]) == ("caug", "cj_ro") else 8.0
+        return 70.0 + (gain if place["method"] == "clever" else 0.0)
+
+    judgement = on_average(own_study, store, helpers, score)
+    shares = np.array([[0.70, 0.78], [0.70, 0.78], [0.70, 0.78], [0.70, 0.66]])
+    margin = (100 * 2 * np.sqrt((shares * (1 - shares) / 1000).sum(axis=1))).mean()
+    assert judgement.verdict is Verdict.HOLDS
+    assert judgement.evidence.startswith(f"on average 75.0 vs 70.0 (+5.0 ±{margin:.1f}). 4 pairs: 3 greater, 1 within")
+    assert on_average(own_study, store, helpers, score, images=600).verdict is Verdict.UNDECIDED
+    opposite = on_average(own_study, store, helpers, lambda place: 140.0 - score(place))
+    assert opposite.verdict is Verdict.FAILS
+
+
+def test_an_average_of_which_a_part_is_missing_is_not_measured(own_study, store, helpers):
+    study = own_study(STUDY.replace("    each:", "    relation: greater_on_average\n    each:"))
+    helpers.fill(store, study, by_method(70.0, 90.0))
+    store.set(helpers.perturbed_of(study, method="clever", augmentation="caug")[0], State.RUNNING)
+    (judgement,) = judge([study], store)
+    assert judgement.verdict is Verdict.NOT_MEASURED
 
 
 def test_one_undecided_pair_keeps_a_claim_from_holding(own_study, store, helpers):

@@ -97,6 +97,23 @@ def test_claims_are_judged_by_the_status(table1, store):
     assert verdicts == [Verdict.FAILS, Verdict.FAILS, Verdict.HOLDS, Verdict.HOLDS]
 
 
+def test_a_model_whose_images_are_one_point_supports_no_claim(table1, store):
+    study = table1()
+    fill(store, study, fall=12.0)
+    for point in study.points:
+        if point.pretrain.spec.hyper.recipe == "paper":
+            store.results[point.pretrain.id]["warnings"] = ["all images were one point"]
+    judged = judge([study], store)
+    assert [claim.verdict for claim in judged] == [Verdict.FAILS, Verdict.UNDECIDED, Verdict.HOLDS, Verdict.UNDECIDED]
+    assert judged[3].evidence.endswith("expected: similar projection. But all images were one point.")
+
+
+def test_the_recipes_are_named_below_the_table(table1, store):
+    code, paper = build_table(table1(), store).data
+    assert code.startswith("Recipe code: ") and "the released code is followed" in code
+    assert paper.startswith("Recipe paper: ") and "absolute value of Eq. 3's dot product" in paper
+
+
 def test_claims_hold_on_the_papers_own_numbers(table1, store):
     judged = judge([table1("paper")], store, on="paper")
     assert [claim.verdict for claim in judged] == [Verdict.HOLDS] * 4
