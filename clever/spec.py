@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
-from clever.computing import BackboneShape, Computing, check_scale
+from clever.computing import FEATURES, BackboneShape, Computing, check_scale, invariant_dims
 from clever.evaluations import (
     FactorsSpec,
     FinetuneSpec,
@@ -68,6 +68,8 @@ class PretrainSpec(Computing):
     def _consistent(self) -> "PretrainSpec":
         check_scale("global_scale", self.global_scale)
         check_scale("local_scale", self.local_scale)
+        if self.split_ratio is not None:
+            invariant_dims(FEATURES[self.backbone], self.split_ratio)  # refuses an empty part
         if self.hyper.VIEWS != Views.MULTI_CROP:
             for name in LOCAL:
                 if getattr(self, name) != self._default(name):
@@ -97,8 +99,21 @@ class PretrainSpec(Computing):
         return getattr(self.hyper, "split_ratio", None)
 
     @property
+    def extra_epochs(self) -> int:
+        """Epochs that precede the ``epochs`` of the tables."""
+        return getattr(self.hyper, "extra_epochs", 0)
+
+    @property
+    def all_epochs(self) -> int:
+        """How long the training is."""
+        return self.extra_epochs + self.epochs
+
+    @property
     def milestones(self) -> tuple[int, ...]:
-        """The epochs after which a pre-training notes how healthy it is: all of a short one, twenty of a long one."""
+        """The epochs after which a pre-training notes how healthy it is: all of a short one, twenty of a long one.
+
+        As a table counts them: without the extra ones.
+        """
         steps = min(self.epochs, MILESTONES)
         return tuple((2 * number * self.epochs + steps) // (2 * steps) for number in range(1, steps + 1))  # half up
 

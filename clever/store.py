@@ -4,8 +4,9 @@ import difflib
 import json
 import os
 import shutil
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,26 @@ class Store:
 
     def folder(self, task: Task) -> Path:
         return self.root / task.folder
+
+    def check(self) -> None:
+        """The root must be a folder or not there yet; raises RequestError otherwise."""
+        try:
+            os.scandir(self.root).close()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise self._refused("is no folder that can be read", error) from None
+
+    def make(self) -> None:
+        """Make the root; raises RequestError where it cannot be made or written into."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.root).close()
+        except OSError as error:
+            raise self._refused("cannot be written into", error) from None
+
+    def _refused(self, why: str, error: OSError) -> RequestError:
+        return RequestError(f"the store {self.root} {why} ({error.strerror}): give another folder with --store DIR")
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -153,16 +174,21 @@ class Store:
                 raise RequestError(f"{path}: {error}; move the folder away to start this task anew") from None
         raise RequestError(f"task {task_id} is not in {self.root}")
 
-    def find(self, word: str) -> TaskFolder:
-        """The task that ``word`` means: an id, the beginning of one, or a folder's name. Raises RequestError."""
+    def find(self, word: str, lists: Iterable[str] = ()) -> TaskFolder:
+        """The task that ``word`` means: an id, the beginning of one, or a folder's name. Raises RequestError.
+
+        ``lists``: what else the word could have been, for the hint.
+        """
         every = list(self.folders())
         found = [f for f in every if f.task.id.startswith(word) or f.path.name == Path(word).name]
         if len(found) == 1:
             return found[0]
         if found:
             raise RequestError(f"`{word}` means several tasks: " + ", ".join(f.path.name for f in found))
-        near = nearest(word, [f.path.name for f in every])
-        raise RequestError(f"`{word}`: no such task in {self.root}" + (f"; did you mean `{near}`?" if near else ""))
+        near = nearest(word, [*lists, *(f.path.name for f in every)])
+        hint = f"; did you mean `{near}`?" if near else ""
+        others = f" (or a list: {', '.join(lists)})" if lists else ""
+        raise RequestError(f"`{word}`: no such task in {self.root}{hint}{others}")
 
     # --- writing ---------------------------------------------------------------------------------------------------
 

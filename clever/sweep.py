@@ -5,6 +5,7 @@
     ablation:learning_rate=1e-4,3e-4    any other field of the pre-training's specification
 """
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ class _Swept(Document):
 def find(target: str) -> list[tuple[str, Document]]:
     """The studies that ``target`` names, each with its name and its document. Raises RequestError."""
     file, colon, asked = ("", "", target) if os.path.isfile(target) else target.rpartition(":")
+    if file == "all":
+        raise RequestError(f"{target}: `all` stands for every experiment; a sweep is of one, as in ablation:{asked}")
     name, document = find_experiment(file if colon else target)
     sweeps = document.value.get("sweep") if isinstance(document.value, dict) else None
     if sweeps is None and not colon:
@@ -65,6 +68,8 @@ def _chosen(name: str, document: Document, sweeps: dict[str, Any], asked: str) -
         values = [scalar(word.strip()) for word in words.strip(" []").split(",") if word.strip()]
         if not values:
             raise RequestError(f"{name}: no values were given for `{key}`; as in --values 0.5,0.8")
+        if None in values or math.inf in map(abs, (value for value in values if isinstance(value, float))):
+            raise RequestError(f"--values {words}: expected words and finite numbers, each for a row of the table")
         return key, values, f"--values {words}"
     if key not in sweeps:
         raise RequestError(f"{name} has no values for `{key}` (it has: {', '.join(sweeps)}); give --values")

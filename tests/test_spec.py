@@ -187,6 +187,9 @@ def test_what_is_no_document_at_all_is_refused_with_a_value_error(document):
         ({"local_size": 95}, "local_size 95 is no multiple of patch_size 16"),
         ({"hyper": {"bogus": 1}}, "bogus"),
         ({"method": "dino", "hyper": {"split_ratio": 0.8}}, "split_ratio"),
+        ({"hyper": {"split_ratio": 0.0025}}, "split_ratio 0.0025 leaves one part of 384 features empty .* at least 1/384"),
+        ({"backbone": "vit_nano", "hyper": {"split_ratio": 0.0125}}, "one part of 64 features empty"),
+        ({"method": "refosnet", "backbone": "vmamba_nano", "hyper": {"split_ratio": 0.0124}}, "one part of 80 features"),
         ({"epochs": 0}, "epochs"),
         ({"workers": 4}, "workers"),
     ],
@@ -225,6 +228,11 @@ def test_the_shape_holds_what_the_backbone_needs():
 def test_only_a_method_with_a_split_has_a_split_ratio():
     assert pretrain(hyper={"split_ratio": 0.6}).spec.split_ratio == 0.6
     assert pretrain(method=Method.DINO).spec.split_ratio is None
+
+
+def test_a_split_may_leave_a_single_feature_on_either_side():
+    for ratio in (1 / 384, 1 - 1e-9):
+        assert pretrain(hyper={"split_ratio": ratio}).spec.split_ratio == ratio
 
 
 def test_canonical_json_has_one_spelling():

@@ -38,6 +38,33 @@ def finish(store: Store, folder: Path) -> None:
     store.finish(folder, {"loss": 1.5}, ("weights.pt",), code="abc")
 
 
+# --- the root ------------------------------------------------------------------------------------------------------
+
+
+def test_a_root_that_is_a_folder_or_not_there_yet_is_as_good_and_looking_makes_nothing(tmp_path):
+    for root in (tmp_path, tmp_path / "runs", tmp_path / "a" / "b"):
+        Store(root).check()
+    assert list(tmp_path.iterdir()) == []
+    Store(tmp_path / "a" / "b").make()
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "n" * 300])
+def test_a_root_that_can_be_no_folder_is_refused(tmp_path, name):
+    (tmp_path / "file").write_text("kept")
+    for ask in (Store(tmp_path / name).check, Store(tmp_path / name).make):
+        with pytest.raises(RequestError, match=f"{name} .*: give another folder with --store DIR"):
+            ask()
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_root_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "runs").symlink_to(tmp_path / "nowhere")
+    Store(tmp_path / "runs").check()
+    with pytest.raises(RequestError, match="cannot be written into"):
+        Store(tmp_path / "runs").make()
+
+
 # --- finishing -----------------------------------------------------------------------------------------------------
 
 
@@ -258,6 +285,14 @@ def test_a_task_is_found_by_a_part_of_its_id_or_by_its_folder(store, folder):
 
 
 # --- data ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_no_task_may_have_been_meant_as_a_list(store, folder):
+    with pytest.raises(RequestError, match=r"did you mean `backbones`\? \(or a list: backbones, methods\)"):
+        store.find("backbnes", ("backbones", "methods"))
+    with pytest.raises(RequestError, match=f"did you mean `{folder.name}`") as refused:
+        store.find(folder.name[:-8] + "x")
+    assert "list" not in str(refused.value)
 
 
 def test_a_data_set_is_known_by_the_fingerprint_of_its_first_use(store):

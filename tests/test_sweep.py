@@ -72,8 +72,10 @@ def test_labels_name_the_parameter():
         ("ablation:learning_rate", ("no values for `learning_rate`", "give --values")),
         ("ablation:learning_rate=1e-4,x", ("--values 1e-4,x: pretrain.learning_rate", "valid number")),
         ("ablation:split_ratio=1.5", ("--values 1.5: pretrain.split_ratio", "less than 1")),
+        ("ablation:split_ratio=1e-5", ("--values 1e-5: split_ratio 1e-05", "empty", "at least 1/384")),
         ("ablation:split_ratio=0.5,0.5", ("--values 0.5,0.5", "given twice")),
         ("ablation:split_ratio=", ("no values were given", "--values")),
+        ("all:split_ratio", ("`all` stands for every experiment", "ablation:split_ratio")),
         ("table3:split_ratio=0.5", ("table3 has no parameters to sweep",)),
         ("ablatoin:split_ratio", ("no such experiment", "did you mean `ablation`")),
     ],
@@ -81,6 +83,13 @@ def test_labels_name_the_parameter():
 def test_mistakes_say_what_was_given_and_what_is_allowed(target, words):
     message = refused(target)
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("values", ["0.5,1e400", "-1e400", "null", "0.5,~"])
+def test_values_that_no_row_can_have_are_one_message(values):
+    assert refused(f"ablation:split_ratio={values}") == (
+        f"--values {values}: expected words and finite numbers, each for a row of the table"
+    )
 
 
 def test_a_file_of_ones_own_is_swept_like_the_built_in_one(tmp_path):

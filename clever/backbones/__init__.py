@@ -1,10 +1,10 @@
 """The backbones by name."""
 
-from clever.backbones.backbone import Backbone, invariant_dims
+from clever.backbones.backbone import Backbone
 from clever.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from clever.backbones.vit import VisionTransformer
 from clever.backbones.vmamba import VMamba
-from clever.computing import BackboneShape
+from clever.computing import BackboneShape, invariant_dims
 from clever.names import Backbone as Name
 
 __all__ = ["Backbone", "ResNet", "VMamba", "VisionTransformer", "build_backbone", "invariant_dims"]

@@ -1,22 +1,12 @@
-"""What pre-training and evaluations ask of every backbone, and the rule that splits its features."""
+"""What pre-training and evaluations ask of every backbone, and the columns of its features that each part takes."""
 
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
+from clever.computing import invariant_dims
 from clever.names import Representation
-
-
-def invariant_dims(dim: int, split_ratio: float) -> int:
-    """How many of the first ``dim`` features are z_IR: int(ratio D), as in the released code; the rest are z_EF.
-
-    Raises ValueError where one of the two parts would be empty.
-    """
-    invariant = int(split_ratio * dim)
-    if not 0 < invariant < dim:
-        raise ValueError(f"split_ratio {split_ratio} leaves one part of {dim} features empty ({invariant} invariant)")
-    return invariant
 
 
 class Backbone(nn.Module, ABC):

@@ -4,6 +4,7 @@ import typer
 
 from clever.commands import bench, carry_out, data, doctor, drill, look, report, sweep, tracking
 from clever.commands import eval as evaluation
+from clever.commands.out import allow_any_name
 
 app = typer.Typer(
     name="clever",
@@ -36,4 +37,5 @@ def _root(
 
 
 def main() -> None:
+    allow_any_name()
     app()

@@ -23,5 +23,7 @@ def ask(
 
 
 def look_again(request: Request) -> Request:
-    """The same request, for which files and scheduler are looked at anew."""
-    return replace(request, jobs=ClusterJobs(request.settings.store))
+    """The same request, for which files and scheduler are looked at anew. RequestError where the store is no folder."""
+    request = replace(request, jobs=ClusterJobs(request.settings.store))
+    request.store.check()
+    return request

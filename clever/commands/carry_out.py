@@ -121,7 +121,7 @@ def carry_out(request, out: Out, only_failed: bool = False) -> int:  # type: ign
     waiting = [planned for planned in plan.tasks if planned.action is not Action.REUSE]
     code, failures = 0, {}
     if waiting:
-        request.check_data({planned.task.spec.dataset for planned in waiting})
+        request.check_data(planned.task.spec for planned in waiting)
         code, failures = session.carry_out(request, plan, out.say, out.quiet)
     else:
         session.catch_up(request, plan, out.say)
@@ -132,7 +132,7 @@ def tell(request, plan, out: Out, code: int, failures: dict[str, str]) -> int:  
     """The tables, what failed, and where to go from here."""
     import sys
 
-    from clever.commands.out import PIPED_WIDTH, console
+    from clever.commands.out import PIPED_WIDTH, console, error
     from clever.reports import build, render, to_json
 
     report = build(request.studies, request.store)
@@ -154,7 +154,7 @@ def tell(request, plan, out: Out, code: int, failures: dict[str, str]) -> int:  
     out.result(render(report, "rich", width=width, colour=sys.stdout.isatty()), machine)
     labels = {planned.task.id: planned for planned in plan.tasks}
     for key, reason in failures.items():
-        out.say(f"failed: {labels[key].label}: {reason} (clever logs {key})")
+        error(f"failed: {labels[key].label}: {reason} (clever logs {key})")
     out.say(f"Results: {request.settings.store.absolute()}")
     if request.settings.mlflow.enabled:
         from clever.run.tracking import describe

@@ -36,15 +36,15 @@ def list_(json: AsJson = False, quiet: Quiet = False) -> None:
         for column in ("data set", "title", "holds", "train", "test", "where"):
             table.add_column(column, overflow="fold")
         for name in locations.names():
-            facts = CATALOG.get(name)
+            facts, present = CATALOG.get(name), True
+            train, test = (facts.train, facts.test) if facts else (None, None)
             try:
                 found = locations.find(name)
                 where = str(found) if found else "built in"
+                test = facts.made_up if facts and facts.made_up and not found else test
             except DataError as error:
-                where = f"missing. {facts.obtain if facts else error}"
-            train, test = (facts.train, facts.test) if facts else (None, None)
+                where, present = f"missing. {facts.obtain if facts else error}", False
             title = facts.title if facts else "your own"
-            present = not where.startswith("missing")
             holds = locations.content(name).value
             entry = {"name": name, "title": title, "holds": holds, "train": train, "test": test}
             machine.append({**entry, "found": present, "where": where})
@@ -94,11 +94,15 @@ def prepare(
 
 
 def _counts(found: dict[str, Any]) -> str:
-    if "splits" in found:
-        return ", ".join(f"{part}: {split['images']} images" for part, split in found["splits"].items())
+    if found.get("splits"):
+        return "; ".join(
+            f"{part}: {split['images']} images of {split['classes']} classes, fingerprint {split['fingerprint']}"
+            for part, split in found["splits"].items()
+        )
     if "counts" not in found:
         return "not opened"
-    return ", ".join(f"{number} {what}" for what, number in found["counts"].items()) + f"; {found['data']}"
+    counts = ", ".join(f"{number} {what}" for what, number in found["counts"].items())
+    return f"{counts}; {found['data']}; fingerprint {found['fingerprint']}"
 
 
 @app.command()
@@ -121,14 +125,17 @@ def check(
         wrong = [unknown("data set", name, locations.names()) for name in names or () if name not in locations.names()]
         if wrong:
             raise RequestError(*wrong)
-        reports, lines = [], []
+        present, missing = [], []
         for name in names or locations.names():
             try:
                 locations.find(name)
-            except DataError:
-                if names:
-                    raise
-                continue
+                present.append(name)
+            except DataError as error:
+                missing += error.messages
+        if names and missing:  # before hours are spent on the others
+            raise RequestError(*dict.fromkeys(missing))
+        reports, lines = [], []
+        for name in present:
             found = check_one(name, locations)
             reports.append(found)
             state = "whole" if found["ok"] else f"{len(found['problems'])} problems"

@@ -65,13 +65,14 @@ def evaluate(
         by = None if method is None else _known(Method, "method", method)
         which = None if network is None else _known(released.NETWORKS, "network", network)
         found = released.read(checkpoint, _known(Backbone, "backbone", backbone), which)
-        request = _request(checkpoint, found, by, split_ratio, profile, store, seeds, set_, task)
+        request = _request(checkpoint, found, by, which, split_ratio, profile, store, seeds, set_, task)
+        where = chosen(request)
         words = found.words()
         for line in words:
             out.say(line)
         result = {"parameters": len(found.state), "ignored": list(found.ignored), "other_network": len(found.other)}
         bring_in(request.store, request.studies[0].points[0].pretrain, found.save, result, checkpoint, words)
-        if chosen(request) == "slurm":
+        if where == "slurm":
             raise typer.Exit(submit(request, out, yes=yes, wait=wait))
         raise typer.Exit(carry_out(request, out))
 
@@ -80,6 +81,7 @@ def _request(
     checkpoint: Path,
     found: "Released",
     method: "Method | None",
+    network: str | None,
     split_ratio: float | None,
     profile: str | None,
     store: Path | None,
@@ -94,7 +96,7 @@ def _request(
     from clever.commands.ask import look_again
     from clever.evaluate.released import check_split
     from clever.files import sha256
-    from clever.request import Request
+    from clever.request import Request, typed
     from clever.spec import ImportSpec
 
     loaded = settings.load(os.environ, store=store)
@@ -105,10 +107,12 @@ def _request(
     )
     name = profile or loaded.profile
     study = imported.study(spec, checkpoint.name, name, loaded.locations, overrides or (), seeds, task)
-    again = [str(checkpoint), "--backbone", str(found.shape.name), *(["--method", str(method)] if method else [])]
-    again += ["--task", task] if task != "perturbed" else []
-    request = Request(loaded, name, [study], tuple(again), command="eval")
-    request.check_data({each.spec.dataset for each in study.tasks() if hasattr(each.spec, "dataset")})
+    own = {"--backbone": found.shape.name, "--method": method, "--network": network, "--split-ratio": split_ratio}
+    own |= {"--task": task} if task != "perturbed" else {}
+    given = [word for option, value in own.items() if value is not None for word in (option, str(value))]
+    given += typed(profile, store, seeds, overrides)
+    request = Request(loaded, name, [study], (str(checkpoint),), command="eval", given=tuple(given))
+    request.check_data(each.spec for each in study.tasks() if hasattr(each.spec, "dataset"))
     return look_again(request)
 
 

@@ -105,5 +105,5 @@ def show(
             "backbones": views.backbones_view,
             "methods": views.methods_view,
         }
-        human, machine = lists[what]() if what in lists else views.task_view(views.open_store(store), what)
+        human, machine = lists[what]() if what in lists else views.task_view(views.open_store(store), what, lists)
         Out(json, quiet).result(human, machine)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,7 +21,20 @@ class Out:
     quiet: bool = False
 
     def result(self, human: "str | RenderableType", machine: Any) -> None:
-        """The command's answer, in the form that was asked for."""
+        """The command's answer, in the form that was asked for. Raises RequestError where it cannot be written."""
+        from clever.errors import RequestError
+
+        try:
+            self._write(human, machine)
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever reads wants no more: typer ends quietly
+            raise
+        except OSError as problem:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())  # or Python would try once more when it ends
+            raise RequestError(f"the result cannot be written: {problem.strerror}. Write it elsewhere.") from problem
+
+    def _write(self, human: "str | RenderableType", machine: Any) -> None:
         if self.json:
             sys.stdout.write(json.dumps(machine, indent=1, allow_nan=False) + "\n")
         elif isinstance(human, str):
@@ -36,6 +50,12 @@ class Out:
 
 def error(message: str) -> None:
     sys.stderr.write(f"clever: {message}\n")
+
+
+def allow_any_name() -> None:
+    """Names of files may be no text in any encoding: what cannot be printed is printed as `\\udcff`."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def console(stream: Any) -> "Console":

@@ -6,6 +6,7 @@ import typer
 
 from clever.commands.carry_out import Wait, Yes, run
 from clever.commands.options import AsJson, Executor, Overrides, ProfileName, Quiet, SeedCounts, StorePath
+from clever.commands.out import requests
 
 
 def register(app: typer.Typer) -> None:
@@ -34,5 +35,13 @@ def sweep(
 
     The same sweep is the target NAME:P or NAME:P=A,B of run, plan, status, report, retry and cancel.
     """
+    with requests():
+        from clever.errors import RequestError
+
+        if "=" in param or ":" in param:
+            raise RequestError(
+                f"--param {param}: expected the name of one field; its values go into --values, as in "
+                "--param split_ratio --values 0.5,0.8"
+            )
     target = f"{name}:{param}" + ("" if values is None else f"={values}")
     run([target], profile, store, seeds, set_, executor, yes, wait, json, quiet)

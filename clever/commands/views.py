@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,9 @@ def open_store(folder: Path | None) -> Store:
     from clever.run.slurm.records import ClusterJobs
 
     root = settings.load(os.environ, store=folder).store
-    return Store(root, ClusterJobs(root))
+    store = Store(root, ClusterJobs(root))
+    store.check()
+    return store
 
 
 def plan_view(plan: Plan, resources: dict[str, str] | None = None) -> "Group":
@@ -117,11 +119,14 @@ def watch_status(request: Request, look_again: Callable[[Request], Request]) -> 
             time.sleep(WATCH_SECONDS)
 
 
-def task_view(store: Store, word: str) -> View:
-    """Specification, state, result, provenance, run in MLflow and last losses of a task."""
+def task_view(store: Store, word: str, lists: Iterable[str] = ()) -> View:
+    """Specification, state, result, provenance, run in MLflow and last losses of a task.
+
+    ``lists``: what the word could have meant instead, for the hint where there is no such task.
+    """
     from clever.run.tracking import find_run
 
-    found = store.find(word)
+    found = store.find(word, lists)
     status = store.status(found.task)
     machine = {
         "id": found.task.id,

@@ -1,7 +1,8 @@
 """Frozen backbones: read from a run's ``weights.pt`` or left as initialised, and the features they give."""
 
 import contextlib
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ class WeightsError(RequestError):
 
 def read_tensors(path: Path, what: str) -> dict[str, Any]:
     """The dictionary in a file of tensors, on the CPU; ``what`` says in an error what the file should have been."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises for a name that is too long or may not be looked up
         raise WeightsError(f"{path} does not exist: {what} should be there")
     try:
         document = torch.load(path, map_location="cpu", weights_only=True)
@@ -62,10 +63,19 @@ def freeze(backbone: Backbone) -> Backbone:
 
 def probe_features(backbone: Backbone, images: Tensor, precision: Precision) -> Tensor:
     """Float32 features (B, probe_dim) of normalised images (B, 3, H, W), without gradient."""
+    return _frozen(backbone.probe_features, images, precision)
+
+
+def output_features(backbone: Backbone, images: Tensor, precision: Precision) -> Tensor:
+    """Float32 features (B, dim), those that pre-training reads, of normalised images (B, 3, H, W), without gradient."""
+    return _frozen(backbone, images, precision)
+
+
+def _frozen(read: Callable[[Tensor], Tensor], images: Tensor, precision: Precision) -> Tensor:
     reduced = AUTOCAST.get(precision)
     autocast = torch.autocast(images.device.type, dtype=reduced) if reduced else contextlib.nullcontext()
     with torch.no_grad(), autocast:
-        return backbone.probe_features(images).float()
+        return read(images).float()
 
 
 def differences(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
@@ -77,6 +87,11 @@ def differences(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> st
             f"{name} {tuple(found[name].shape)} instead of {tuple(wanted[name].shape)}"
             for name in wanted
             if name in found and found[name].shape != wanted[name].shape
+        ],
+        "of another kind": [
+            f"{name} {found[name].dtype} instead of {wanted[name].dtype}"
+            for name in wanted
+            if name in found and found[name].is_floating_point() != wanted[name].is_floating_point()
         ],
     }
     return "; ".join(f"{problem}: {', '.join(names)}" for problem, names in problems.items() if names)

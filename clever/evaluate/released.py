@@ -23,6 +23,7 @@ its stem is taken to be the standard one.
 
 import argparse
 import math
+import os
 import pickle
 import re
 from collections import Counter, OrderedDict
@@ -32,6 +33,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from timm.models import load_state_dict
 from torch import Tensor
 
@@ -58,13 +60,25 @@ NOMINAL_SIDE, NOMINAL_PATCH = 224, 16
 
 State = dict[str, Tensor]
 
+
+class _Ignored:
+    """Stands for what nobody reads: it keeps nothing of what it is made from."""
+
+    def __init__(self, *given: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
 STAND_INS = [
     (OrderedDict, "yacs.config.CfgNode"),
     (PurePosixPath, "pathlib.PosixPath"),
     (PurePosixPath, "pathlib._local.PosixPath"),  # Python 3.13's name of it
+    (_Ignored, "numpy.dtype"),
+    (_Ignored, "numpy.core.multiarray.scalar"),
+    (_Ignored, "numpy._core.multiarray.scalar"),  # NumPy 2's name of it
 ]
 """Classes that VMamba's and DINO's code leave in checkpoints beside the parameters, and harmless ones in their place:
-the file's own are not even looked up."""
+the file's own are not even looked up. NumPy's are learning rates, which DINO's optimiser takes from an array."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +143,8 @@ def check_split(path: Path, found: Released, split_ratio: float | None) -> None:
     """Raises RequestError where the backbone's features cannot be split so, or were trained with another split."""
     if split_ratio is None:
         return
+    if not 0 < split_ratio < 1:
+        raise RequestError(f"--split-ratio {split_ratio}: expected a share between 0 and 1, as in 0.8")
     if found.split_ratio not in (None, split_ratio):
         raise RequestError(
             f"{path} was trained with {found.split_ratio} of the features invariant, not {split_ratio}: "
@@ -144,7 +160,9 @@ def check_split(path: Path, found: Released, split_ratio: float | None) -> None:
 
 def _open(path: Path) -> dict[str, Any]:
     """The dictionary in a file, on the CPU; nothing of it is executed."""
-    if not path.is_file():
+    if os.path.isdir(path):
+        raise RequestError(f"{path} is a folder: give the file of a checkpoint in it")
+    if not os.path.isfile(path):  # Path.is_file raises for a name that is too long or may not be looked up
         raise RequestError(f"{path}: there is no such file")
     try:
         if path.suffix == ".safetensors":
@@ -171,7 +189,7 @@ def _own(path: Path, document: dict[str, Any], name: Backbone, network: str | No
     try:
         shape = BackboneShape.model_validate(document["shape"])
     except ValueError as error:
-        raise RequestError(f"{path}: the shape in it is none of a backbone: {error}") from None
+        raise RequestError(f"{path}: the shape in it is none of a backbone: {_reason(error)}") from None
     if shape.name != name:
         raise RequestError(f"{path} holds a {shape.name}, not a {name}: --backbone {shape.name}")
     _, fitted = _checked(path, name, _tensors(path, document["backbone"], "backbone"), shape)
@@ -204,7 +222,16 @@ def _network(path: Path, document: dict[str, Any], network: str | None) -> tuple
 def _tensors(path: Path, state: Mapping[Any, Any], what: str) -> State:
     if strange := [str(key) for key, value in state.items() if not isinstance(value, Tensor)]:
         raise RequestError(f"{path}: its {what} holds what are no parameters: {', '.join(strange)}")
+    if hollow := [str(key) for key, value in state.items() if not _lists_its_values(value)]:
+        raise RequestError(
+            f"{path}: its {what} holds tensors that are sparse, nested or on the device `meta`; save them as dense ones: "
+            f"{', '.join(hollow)}"
+        )
     return {str(key): value for key, value in state.items()}
+
+
+def _lists_its_values(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_meta
 
 
 def _prefix(path: Path, names: Iterable[str], network: str | None, found: str | None) -> tuple[str | None, str | None]:
@@ -235,7 +262,7 @@ def _checked(
         shape = shape or _shape(name, found)
         fitted, listed = _fit(shape, found)
     except ValueError as error:
-        raise RequestError(f"{path}: its parameters give no shape of a {name}: {error}") from None
+        raise RequestError(f"{path}: its parameters give no shape of a {name}: {_reason(error)}") from None
     if listed:
         others = (other for other in Backbone if other != name and _fits(other, found))
         hint = next((f" They are those of --backbone {other}." for other in others), "")
@@ -251,15 +278,21 @@ def _fits(name: Backbone, found: State) -> bool:
 
 
 def _fit(shape: BackboneShape, found: State) -> tuple[State, str]:
-    """``found`` with our spellings and number formats, and in words how it differs from the backbone of ``shape``."""
-    with torch.device("meta"):
-        wanted = build_backbone(shape).state_dict()
+    """``found`` with our spellings and number formats, and in words how it differs from the backbone of ``shape``.
+
+    Raises ValueError where there is no backbone of this shape.
+    """
+    try:
+        with torch.device("meta"):
+            wanted = build_backbone(shape).state_dict()
+    except (RuntimeError, OverflowError, TypeError):  # sizes beyond what a tensor can have
+        raise ValueError(f"image_size {shape.image_size} and patch_size {shape.patch_size} are too large") from None
     if shape.name.startswith("resnet"):
         found = {name.replace(".shortcut.", ".downsample."): tensor for name, tensor in found.items()}
     fitted = dict(found)
     for name, tensor in wanted.items():
-        if name not in found and name.endswith(".num_batches_tracked"):
-            fitted[name] = torch.zeros((), dtype=tensor.dtype)
+        if name.endswith(".num_batches_tracked"):  # no evaluation reads it, and averaging makes it a fraction
+            fitted[name] = found.get(name, torch.zeros(())).to(tensor.dtype)
         elif name in found and tensor.dim() == 2 and found[name].shape == (*tensor.shape, 1, 1):
             fitted[name] = found[name].flatten(1)
     if listed := differences(wanted, fitted):
@@ -286,7 +319,14 @@ def _split_ratio(document: dict[str, Any]) -> float | None:
     """The share of z_IR in the arguments that CLeVER's code leaves in its checkpoints; its DINO has it and no use."""
     arguments = document.get("args")
     trained = getattr(arguments, "hp1", None) if getattr(arguments, "net", None) != "dino" else None
-    return float(trained) if isinstance(trained, int | float) else None
+    return trained if isinstance(trained, float) and 0 < trained < 1 else None
+
+
+def _reason(error: ValueError) -> str:
+    """What is wrong, on one line."""
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+    return str(error)
 
 
 def _of(network: str | None) -> str:

@@ -26,6 +26,7 @@ def bring_in(
     """
     if store.whole(task) and not store.damaged(task):
         return
+    store.make()
     folder = store.prepare(task)
     lease = Lease.take(folder)
     if lease is None:

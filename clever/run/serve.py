@@ -17,6 +17,7 @@ from pathlib import Path
 
 from clever.errors import RequestError
 from clever.run.mirror import public_uri
+from clever.store import Store
 
 LOG = "mlflow-server.log"
 START_SECONDS = 180.0  # MLflow's import and the making of its tables take long on a slow disk
@@ -98,7 +99,7 @@ class Server:
 
 def serve(server: Server, say: Callable[[str], None]) -> int:
     """Run the server until Ctrl-C or SIGTERM: exit code 0; 1 if it ends by itself."""
-    server.store.mkdir(parents=True, exist_ok=True)
+    Store(server.store).make()
     server.check()
     if server.is_local:
         say("only this machine will reach it; for jobs on others give --host 0.0.0.0 or a name of this machine")

@@ -22,6 +22,7 @@ def carry_out(request: Request, plan: Plan, say: Callable[[str], None], quiet: b
     _refuse_what_nobody_can_tell(plan)
     threads = max((planned.task.spec.threads for planned in plan.tasks), default=1)
     devices = available(request.settings.devices, threads)
+    request.store.make()
     launcher = Launcher(plan, request.store, LocalExecutor(request.store.root), devices, request.devices)
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: workers save first
     tracker = _start_tracker(request, plan)

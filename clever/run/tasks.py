@@ -9,7 +9,6 @@ from typing import Any
 
 from clever.data.datasets import Images, open_images
 from clever.data.davis import VideoSet
-from clever.data.labelled import label_list
 from clever.data.saliency_sets import SaliencySet
 from clever.data.samples import open_saliency_set, open_video
 from clever.errors import RequestError
@@ -258,7 +257,7 @@ def _factors(work: Work, store: Store, images: Opened, should_stop: Callable[[],
 def _finetune(work: Work, store: Store, images: Opened, should_stop: Callable[[], bool]) -> dict[str, Any]:
     spec, names = work.task.spec, None
     if spec.labels_by == "list":
-        names = label_list(spec.dataset, spec.share, work.settings.locations)
+        names = work.settings.locations.label_list(spec.dataset, spec.share)
         if work.rank == 0:
             store.check_fingerprint(spec.dataset, names.stem, sha256(names)[:16])
     return finetune(

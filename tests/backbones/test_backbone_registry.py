@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clever.backbones import build_backbone, invariant_dims
-from clever.computing import BackboneShape
+from clever.computing import FEATURES, BackboneShape
 from clever.names import Backbone, Representation
 
 
@@ -22,6 +22,11 @@ def meta(name: str):
 def test_every_backbone_of_the_vocabulary_can_be_built(name):
     model = meta(name)
     assert model.dim > 0 and model.probe_dim % model.dim == 0
+
+
+@pytest.mark.parametrize("name", list(Backbone))
+def test_plans_know_the_width_of_every_backbone(name):
+    assert meta(name).dim == FEATURES[name]
 
 
 SMALL = {

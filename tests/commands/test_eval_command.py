@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from clever.computing import BackboneShape
 from clever.errors import RequestError
 from clever.files import read_json
 from clever.names import Backbone, Perturbation, State, TaskKind
+from clever.request import Request
 from clever.run.tasks import Work, run
 from clever.settings import Settings
 from clever.store import Store
 from tests.commands.conftest import Answer, clever
+from tests.evaluate.checkpoints import as_released
 
 VIT = BackboneShape(name=Backbone.VIT_NANO, image_size=16, patch_size=4)
 
@@ -31,7 +34,7 @@ def released(path: Path, shape: BackboneShape) -> Path:
         teacher[f"{head}.mlp.0.weight"] = torch.zeros(2, 2)
     student = {f"module.{name}": tensor + 1 for name, tensor in teacher.items()}
     arguments = argparse.Namespace(net="CLeVER", hp1=0.8, out_dim=65536)
-    torch.save({"teacher": teacher, "student": student, "args": arguments, "epoch": 200}, path)
+    torch.save(as_released({"student": student, "teacher": teacher, "args": arguments}), path)
     return path
 
 
@@ -148,7 +151,10 @@ WRONG = {
     "an unknown profile": (("--backbone", "vit_nano", "--profile", "tiney"), "did you mean `tiny`?"),
     "an unknown executor": ((*VIT_NANO, "--executor", "cloud"), "no such executor"),
     "another split": ((*VIT_NANO, "--method", "clever", "--split-ratio", "0.5"), "--split-ratio 0.8"),
-    "no split": ((*VIT_NANO, "--network", "student", "--split-ratio", "7"), "not 7"),
+    "no split": ((*VIT_NANO, "--network", "student", "--split-ratio", "7"), "between 0 and 1"),
+    "an endless split": ((*VIT_NANO, "--split-ratio", "inf"), "--split-ratio inf: expected a share between 0 and 1"),
+    "a cluster that is not there": ((*VIT_NANO, "--executor", "slurm"), "Slurm"),
+    "a store that is a file": ((*VIT_NANO, "--store", __file__), "test_eval_command.py is no folder"),
     "several pre-trainings": ((*VIT_NANO, "--seeds", "2"), "give the probes alone"),
     "a field of training": ((*VIT_NANO, "--set", "pretrain.epochs=1"), "the backbone is trained already"),
     "a crop that does not fit": ((*VIT_NANO, "--set", "probe.crop_size=15"), "no multiple of patch_size 4"),
@@ -161,10 +167,25 @@ def test_a_wrong_request_is_refused_and_leaves_nothing(
     what: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CLEVER_DATA", raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")  # no cluster's commands
     options, words = WRONG[what]
     answer = ask("eval", str(checkpoint), *options)
     assert answer.exit_code == 2 and words in answer.stderr, answer.output
     assert "Traceback" not in answer.output and not (tmp_path / "runs").exists()
+
+
+def test_the_hint_for_going_on_names_the_same_request(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: list[Request] = []
+    monkeypatch.setattr("clever.commands.eval.carry_out", lambda request, out: requests.append(request) or 0)
+    options = (
+        "--backbone", "vit_nano", "--method", "clever", "--network", "student", "--split-ratio", "0.8",
+        "--task", "factors", "--profile", "tiny", "--store", str(tmp_path / "my runs"), "--seeds", "probe=2",
+        "--set", "factors.images_train=30", "--set", "factors.images_test=20",
+    )  # fmt: skip
+    assert ask("eval", str(checkpoint), *options).exit_code == 0
+    assert shlex.split(requests[0].options) == [str(checkpoint), *options]
 
 
 def test_a_file_that_is_no_checkpoint_is_refused_and_leaves_nothing(tmp_path: Path) -> None:

@@ -33,14 +33,22 @@ def test_a_parameter_of_another_size_is_named_with_both_sizes(planted, probe_spe
         teacher_backbone(probe_spec.shape, planted)
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int8])
+def test_a_parameter_of_another_kind_of_number_is_named_with_both(planted, probe_spec, dtype):
+    rewrite(planted, gain=torch.ones(1, dtype=dtype))
+    with pytest.raises(WeightsError, match=f"of another kind: gain {dtype} instead of torch.float32"):
+        teacher_backbone(probe_spec.shape, planted)
+
+
 def test_weights_of_another_shape_are_refused(planted, probe_spec):
     with pytest.raises(WeightsError, match="wanted is"):
         teacher_backbone(probe_spec.shape.model_copy(update={"image_size": 16}), planted)
 
 
 def test_a_file_that_is_not_there_or_damaged_is_named(planted, probe_spec):
-    with pytest.raises(WeightsError, match=r"absent\.pt does not exist"):
-        teacher_backbone(probe_spec.shape, planted.with_name("absent.pt"))
+    for name in ("absent.pt", "n" * 300):  # the second is longer than a name may be
+        with pytest.raises(WeightsError, match=f"{name} does not exist"):
+            teacher_backbone(probe_spec.shape, planted.with_name(name))
     planted.write_bytes(planted.read_bytes()[:100])
     with pytest.raises(WeightsError, match=r"weights\.pt cannot be read"):
         teacher_backbone(probe_spec.shape, planted)

@@ -2,11 +2,14 @@
 
 import argparse
 import fractions
+import math
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +20,7 @@ from clever.errors import RequestError
 from clever.evaluate.frozen import teacher_backbone
 from clever.evaluate.released import Released, check_split, read
 from clever.names import Backbone, Stem
+from tests.evaluate.checkpoints import as_released, replace_in_pickle
 
 State = dict[str, Tensor]
 VIT = BackboneShape(name=Backbone.VIT_NANO, image_size=12, patch_size=4)
@@ -58,7 +62,7 @@ def test_the_teacher_of_dino_and_clever_is_read_beside_a_namespace(tmp_path: Pat
     arguments = argparse.Namespace(arch="vit_small", net="CLeVER", hp1=0.8, global_crops_scale=(0.4, 1.0))
     heads = ("head", "head2")
     document = {"teacher": dino(teacher, *heads), "student": dino(student, *heads, wrapper="module."), "args": arguments}
-    path = written(tmp_path, document)
+    path = written(tmp_path, as_released(document))
     found = read(path, Backbone.VIT_NANO)
     assert_found(found, VIT, teacher)
     assert found.network == "teacher" and found.split_ratio == 0.8
@@ -73,6 +77,33 @@ def test_dinos_baseline_in_clevers_code_has_no_split(tmp_path: Path) -> None:
     arguments = argparse.Namespace(net="dino", hp1=0.8)
     path = written(tmp_path, {"teacher": dino(weights(VIT), "head"), "args": arguments})
     assert read(path, Backbone.VIT_NANO).split_ratio is None
+
+
+@pytest.mark.parametrize("share", [math.nan, math.inf, True, 0.0, 1.0, "0.8", None])
+def test_what_is_no_share_in_the_arguments_is_no_split(share: Any, tmp_path: Path) -> None:
+    arguments = argparse.Namespace(net="CLeVER", hp1=share)
+    path = written(tmp_path, {"teacher": dino(weights(VIT), "head"), "args": arguments})
+    assert read(path, Backbone.VIT_NANO).split_ratio is None
+
+
+@pytest.mark.parametrize("module", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
+def test_numbers_of_numpy_are_passed_over_and_never_made(
+    module: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = weights(VIT)
+    path = written(tmp_path, as_released({"teacher": dino(state, "head")}))
+    replace_in_pickle(path, np.float64.__reduce__(np.float64(0))[0].__module__.encode(), module)
+
+    def never(*given: Any) -> None:
+        raise AssertionError("NumPy was asked to read what a checkpoint holds")
+
+    monkeypatch.setattr(np, "dtype", never)
+    assert_found(read(path, Backbone.VIT_NANO), VIT, state)
+
+
+def test_a_number_of_numpy_among_the_parameters_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no parameters: norm.weight"):
+        read(written(tmp_path, {"model": weights(VIT) | {"norm.weight": np.float64(1)}}), Backbone.VIT_NANO)
 
 
 LAYOUTS = {
@@ -161,6 +192,12 @@ def test_old_resnets_lack_the_counters_that_no_evaluation_reads(tmp_path: Path) 
     assert_found(read(written(tmp_path, old), Backbone.RESNET_NANO), RESNET, state)
 
 
+def test_counters_that_averaging_made_fractions_are_read(tmp_path: Path) -> None:
+    state = weights(RESNET)
+    averaged = {name: t.float() for name, t in state.items()}
+    assert_found(read(written(tmp_path, averaged), Backbone.RESNET_NANO), RESNET, state)
+
+
 def test_vmambas_linear_layers_may_be_stored_as_convolutions(tmp_path: Path) -> None:
     state = weights(VMAMBA)
     linear = ("in_proj.weight", "out_proj.weight", "fc1.weight", "fc2.weight")
@@ -195,6 +232,11 @@ def test_what_is_saved_is_read_back_as_our_own_weights(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, state[name]) for name, tensor in backbone.state_dict().items())
 
 
+def allocated(state: State) -> State:
+    """Tensors of the same sizes, with whatever lies in memory as their values: quicker than drawing them."""
+    return {name: torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu") for name, tensor in state.items()}
+
+
 FULL_SIZE = [
     BackboneShape(name=Backbone.VIT_SMALL, image_size=224, patch_size=16),
     BackboneShape(name=Backbone.VIT_TINY, image_size=224, patch_size=8),
@@ -209,7 +251,7 @@ def test_the_shapes_of_full_size_follow_from_the_parameters(
     shape: BackboneShape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with torch.device("meta"):
-        state = build_backbone(shape).state_dict()
+        state = allocated(build_backbone(shape).state_dict())
     monkeypatch.setattr("clever.evaluate.released._open", lambda path: {"model": below("module.", state)})
     found = read(tmp_path, shape.name)
     assert found.shape == shape and found.state.keys() == state.keys()
@@ -226,7 +268,7 @@ def test_names_of_torchvisions_and_timms_models_are_ours(tmp_path: Path, monkeyp
             Backbone.VIT_SMALL: timm.create_model("vit_small_patch16_224"),
         }
     for name, model in models.items():
-        monkeypatch.setattr("clever.evaluate.released._open", lambda path, found=model.state_dict(): found)
+        monkeypatch.setattr("clever.evaluate.released._open", lambda path, found=allocated(model.state_dict()): found)
         assert [word.partition(".")[0] for word in read(tmp_path, name).ignored] in (["fc"] * 2, ["head"] * 2)
 
 
@@ -257,6 +299,9 @@ def test_parameters_beside_the_backbone_never_take_its_places(tmp_path: Path) ->
         read(written(tmp_path, {"teacher": dino(weights(VIT), "head") | stranger}), Backbone.VIT_NANO)
 
 
+OWN = VIT.model_dump(mode="json")
+
+
 class Foreign:
     """A class that a checkpoint must not bring along."""
 
@@ -273,8 +318,21 @@ REFUSED = {
     "no choice": ({"model": weights(VIT)}, "teacher", "leave --network teacher out"),
     "several": (below("backbone.", weights(VIT)) | below("encoder.", weights(VIT)), None, "several backbones"),
     "another shape": ({"backbone": weights(VIT), "shape": RESNET.model_dump(mode="json")}, None, "holds a resnet_nano"),
-    "a broken shape": ({"backbone": weights(VIT), "shape": {"name": "vit_nano"}}, None, "none of a backbone"),
-}
+    "a broken shape": ({"backbone": weights(VIT), "shape": {"name": "vit_nano"}}, None, "image_size: Field required"),
+    "a giant": ({"backbone": weights(VIT), "shape": {**OWN, "image_size": 10**9}}, None, "patch_size 4 are too large"),
+    "a number beyond": ({"backbone": weights(VIT), "shape": {**OWN, "image_size": 10**30}}, None, "are too large"),
+    "no patches": ({"backbone": weights(VIT), "shape": {**OWN, "patch_size": 0}}, None, "patch_size: Input should be"),
+    "patches of no size": (
+        weights(VIT) | {"patch_embed.proj.weight": torch.zeros(64, 3, 0, 0)}, None, "image_size: Input should be greater",
+    ),
+    "a sparse one": (weights(VIT) | {"norm.weight": torch.ones(64).to_sparse()}, None, "dense ones: norm.weight"),
+    "an empty shell": (weights(VIT) | {"norm.weight": torch.ones(64, device="meta")}, None, "dense ones: norm.weight"),
+    "complex": (weights(VIT) | {"norm.weight": torch.ones(64) * 1j}, None, "of another kind: norm.weight torch.complex64"),
+    "integers": (
+        weights(VIT) | {"norm.weight": torch.ones(64, dtype=torch.int8)}, None,
+        "of another kind: norm.weight torch.int8 instead of torch.float32",
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("what", REFUSED)
@@ -283,11 +341,16 @@ def test_what_is_no_checkpoint_of_ours_is_refused(what: str, tmp_path: Path) -> 
     with pytest.raises(RequestError) as refused:
         read(written(tmp_path, document), Backbone.VIT_NANO, network)
     assert words in str(refused.value) and "checkpoint.pth" in str(refused.value)
+    assert "\n" not in str(refused.value) and "pydantic" not in str(refused.value)
 
 
 def test_a_missing_and_a_damaged_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"absent\.pth: there is no such file"):
         read(tmp_path / "absent.pth", Backbone.VIT_NANO)
+    with pytest.raises(RequestError, match="there is no such file"):
+        read(tmp_path / ("a" * 300), Backbone.VIT_NANO)  # longer than a name may be
+    with pytest.raises(RequestError, match="is a folder"):
+        read(tmp_path, Backbone.VIT_NANO)
     path = written(tmp_path, weights(VIT))
     for content in (path.read_bytes()[:3000], b"weights", b""):
         path.write_bytes(content)
@@ -305,12 +368,26 @@ def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
     assert not (tmp_path / "sprung").exists()
 
 
+@pytest.mark.parametrize("called", [os.system, np.load])
+def test_functions_of_systems_and_of_numpy_are_refused_by_name(called: Any, tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> Any:
+            return called, (f"touch {tmp_path / 'sprung'}",)
+
+    path = written(tmp_path, as_released({"model": weights(VIT), "args": Trap()}))
+    with pytest.raises(RequestError, match=f"holds objects of {called.__module__}.{called.__name__}"):
+        read(path, Backbone.VIT_NANO)
+    assert not (tmp_path / "sprung").exists()
+
+
 def test_another_split_than_the_trained_one_is_refused(tmp_path: Path) -> None:
     found = Released(VIT, {}, split_ratio=0.5)
     check_split(tmp_path, found, 0.5)
     check_split(tmp_path, found, None)
     with pytest.raises(RequestError, match="was trained with 0.5"):
         check_split(tmp_path, found, 0.8)
-    for empty in (0.001, 1.0, -1.0):
-        with pytest.raises(RequestError, match="empty"):
-            check_split(tmp_path, Released(VIT, {}), empty)
+    with pytest.raises(RequestError, match="empty"):
+        check_split(tmp_path, Released(VIT, {}), 0.001)
+    for given in (1.0, -1.0, 0.0, math.inf, -math.inf, math.nan):
+        with pytest.raises(RequestError, match=f"--split-ratio {given}: expected a share between 0 and 1"):
+            check_split(tmp_path, found, given)

@@ -75,11 +75,12 @@ def carry_out(
     if not waiting and not only_failed:
         _note_wanted(request)
         return Submitted(before, submit.Outcome(), [])
-    request.check_data({planned.task.spec.dataset for planned in waiting})
+    request.check_data(planned.task.spec for planned in waiting)
     _check_batches(request, before)
     if wrong := submit.refusals(arrays(request, before, slurm), request.settings, slurm):
         raise RequestError(*(f"Slurm would refuse {kind}: {reason}" for kind, reason in wrong.items()))
     _ask_about_cost(request, before, confirm)
+    request.store.make()
     with submit.alone(request.store.root, say):
         request = look_again(request)  # others may have submitted meanwhile
         jobs = request.jobs

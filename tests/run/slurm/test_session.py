@@ -1,8 +1,10 @@
 """`clever run`, `plan`, `retry` and `cancel` on a cluster, in this process and with a fake one."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -181,8 +183,8 @@ def test_what_slurm_would_refuse_is_refused_before_anything_is_queued(site):
 
 
 def test_data_that_are_not_there_are_told_before_anything_is_queued(site, monkeypatch):
-    def missing(self: Request, datasets: set[str]) -> None:
-        raise RequestError(f"no {sorted(datasets)}")
+    def missing(self: Request, specs: Iterable[Any]) -> None:
+        raise RequestError(f"no {sorted({spec.dataset for spec in specs})}")
 
     monkeypatch.setattr(Request, "check_data", missing)
     with pytest.raises(RequestError, match="no .'digits'"):
