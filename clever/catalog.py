@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from os import listdir
+from os.path import isdir, isfile  # unlike Path's they raise nothing where a folder may not be read
 from pathlib import Path
 
 from clever.errors import RequestError
@@ -40,6 +42,7 @@ class DatasetFacts:
     folders: tuple[str, ...] = ()  # folder names that are looked for below each data root, best first
     derived: Derived | None = None
     built_in: bool = False  # where no folder is found, it is made from what ships with scikit-learn
+    made_up: int | None = None  # what ``test`` is then, where that is another number
 
     @property
     def content(self) -> Content:
@@ -106,7 +109,8 @@ CATALOG: dict[str, DatasetFacts] = {
     ),
     "imagenette": DatasetFacts(
         "Imagenette v2, 96x96", 9_469, 3_925, 10, "parquet",
-        "Download Imagenette v2 and store it as parquet (columns `image`, `label`) or as `train/` and `val/` folders.",
+        "Run `clever data prepare imagenette --to DIR` (images of 160 px, enough for the profile's 96), or store "
+        "Imagenette v2 as parquet (columns `image`, `label`) or as `train/` and `val/` folders.",
         ("imagenette96", "imagenette", "imagenette2", "imagenette2-160", "imagenette2-320"),
     ),
     "imagenette_handheld": DatasetFacts(
@@ -180,12 +184,12 @@ CATALOG: dict[str, DatasetFacts] = {
     "video_sample": DatasetFacts(
         "A few videos: of DAVIS 2016, or made-up", 0, 279, 0, "davis",
         "Without sequences of DAVIS 2016 in a folder `davis2016_val_subset` it is made of scikit-learn's photographs.",
-        ("davis2016_val_subset",), built_in=True,
+        ("davis2016_val_subset",), built_in=True, made_up=16,
     ),
     "saliency_sample": DatasetFacts(
         "A few images with masks: of ECSSD, or drawn", 0, 300, 0, "saliency",
         "Without 300 pairs of ECSSD in a folder `ecssd_300` it is made of scikit-learn's photographs.",
-        ("ecssd_300",), built_in=True,
+        ("ecssd_300",), built_in=True, made_up=6,
     ),
 }
 
@@ -216,9 +220,9 @@ class Locations:
         if name in CATALOG:
             return CATALOG[name].content
         folder = self.named.get(name)
-        if folder and (folder / VIDEOS).is_dir():
+        if folder and isdir(folder / VIDEOS):
             return Content.VIDEO
-        if folder and any(all((folder / part).is_dir() for part in parts) for parts in SALIENCY_LAYOUTS.values()):
+        if folder and any(all(isdir(folder / part) for part in parts) for parts in SALIENCY_LAYOUTS.values()):
             return Content.SALIENCY
         return Content.LABELLED
 
@@ -233,15 +237,68 @@ class Locations:
         if derived := self.derived(name):
             return self.find(derived.of)
         tried, facts = self.candidates(name), CATALOG.get(name)
-        for path in tried:
-            if path.is_dir():
-                return path
+        folders = [path for path in tried if isdir(path)]
+        if folders:
+            return next((path for path in folders if not _is_empty(path)), folders[0])
         if facts and facts.built_in and name not in self.named:
             return None
-        looked = ", ".join(str(path) for path in tried) or "nowhere: no data root is set"
+        looked = ", ".join(_place(path) for path in tried) or "nowhere: no data root is set"
         raise DataError(
             f"data set `{name}` was not found (looked in {looked}). "
             + (f"{facts.obtain} " if facts else "")
             + f'Then set `[data] {name} = "/path"` or `roots = ["/folder/above"]` in clever.toml, '
             + "or the environment variable CLEVER_DATA to the folder above it."
         )
+
+    def label_list(self, name: str, share: float) -> Path:
+        """The list of the labelled images of ``name``, `lists/<name>_<percent>percent.txt` below a root.
+
+        Raises DataError naming the places tried.
+        """
+        tried = [root / "lists" / f"{name}_{100 * share:g}percent.txt" for root in self.roots]
+        for path in tried:
+            if isfile(path):
+                return path
+        looked = ", ".join(str(path) for path in tried) or "nowhere: no data root is set"
+        raise DataError(
+            f"no list of the labelled images of `{name}` at a share of {share:g} (looked for {looked}). Put it there, "
+            "one file name a line, or draw the labels (`labels_by: draw`)."
+        )
+
+    def check_label_list(self, name: str, share: float) -> None:
+        """Raises DataError where the list is missing or empty, or where ``name`` is made without any files."""
+        names_in(self.label_list(name, share))
+        if self.find(name) is None:
+            raise DataError(
+                f"data set `{name}` has no files that a list could name; draw the labels (`labels_by: draw`)"
+            )
+
+
+def _is_empty(folder: Path) -> bool:
+    """An unreadable folder is not: whoever opens it says so."""
+    try:
+        return not listdir(folder)
+    except OSError:
+        return False
+
+
+def _place(path: Path) -> str:
+    """A place that was tried, and what hides it, where that is not simply that nothing is there."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return str(path)
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    return f"{path}: no folder"
+
+
+def names_in(path: Path) -> set[str]:
+    """The file names in a list, one a line; raises DataError where there are none."""
+    try:
+        names = set(path.read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as a list of file names: {error}") from error
+    if not names:
+        raise DataError(f"{path} is empty; wanted is the name of an image file on each line")
+    return names

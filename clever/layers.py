@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_origin
 
 from clever.catalog import Locations
 from clever.document import Document, Place, scalar
@@ -116,10 +116,11 @@ class Layers:
         return recipes_of(map(Method, methods), bases or [Method.DINO])
 
     def _words(self, key: str) -> list[str]:
-        """Every value that the experiment or ``--set`` gives for a field."""
+        """Every word that the experiment or ``--set`` gives for a field; what is no word is refused with the fields."""
         own = _mapping(_mapping(self.document.value).get("pretrain"))
         words = self.axes.get(key) or ([own[key]] if key in own else [])
-        return [*words, *(word for place, word in self.chosen.items() if place == ("pretrain", key))]
+        words = [*words, *(word for place, word in self.chosen.items() if place == ("pretrain", key))]
+        return [word for word in words if isinstance(word, str)]
 
     def _evaluations(self) -> dict[str, str]:
         """The section of every evaluation that the file lists, by its name."""
@@ -224,7 +225,13 @@ class Layers:
             checked = self.checks.value(section, key, value, document.where((*place, key)), recipes or self.recipes)
             if checked is not None:
                 result[key] = checked
+            elif document is self.document and place == ("pretrain",) and self._may_be_axis(key, value):
+                self.mistakes[-1] += f"; several values are an axis of the grid: move `{key}` under `grid`"
         return result
+
+    def _may_be_axis(self, key: str, value: Any) -> bool:
+        info = fields_of("pretrain", self.recipes).get(key)
+        return isinstance(value, list) and info is not None and get_origin(info.annotation) is not tuple
 
     def _parse_settings(self, settings: Sequence[str]) -> dict[str, dict[str, Value]]:
         result: dict[str, dict[str, Value]] = {}

@@ -18,6 +18,11 @@ from clever.errors import RequestError
 from clever.names import nearest
 from clever.recipes import Frozen
 
+EXPECTED = {  # in the words of the file
+    "path_type": 'expected is the path of a folder, as "/data"',
+    "tuple_type": 'expected is a list, as ["..."]',
+}
+
 
 class DataSettings(Frozen):
     """``[data]``: folders above data sets, and the folder of any one set by its name."""
@@ -128,16 +133,22 @@ def _read(path: Path) -> dict[str, Any]:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RequestError(f"{path}: cannot be read: {error}") from None
+    except RecursionError:
+        raise RequestError(f"{path}: cannot be read: it is nested too deeply") from None
     values.pop("source", None)
     return values
 
 
 def _describe(source: str, problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
+    place = problem["loc"]
+    if place[:2] == ("data", "sets"):  # the file has them in `[data]` itself
+        place = ("data", *place[2:])
+    where = ".".join(str(part) for part in place)
     if problem["type"] == "extra_forbidden":
         model: Any = Settings
         for part in problem["loc"][:-1]:
             model = model.model_fields[part].annotation
         near = nearest(str(problem["loc"][-1]), [name for name in model.model_fields if name != "source"])
         return f"{source}: unknown setting `{where}`" + (f"; did you mean `{near}`?" if near else "")
-    return f"{source}: {where}: {problem['msg']} (given: {problem['input']!r})"
+    words = EXPECTED.get(problem["type"], problem["msg"])
+    return f"{source}: {where}: {words} (given: {problem['input']!r})"

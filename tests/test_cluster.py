@@ -80,7 +80,7 @@ def test_a_time_limit_of_nothing_is_refused(text):
         ('[cluster]\npython = "python\\nrm -r x"', "cluster.python", "one line of plain text"),
         ('[cluster]\npython = "it\'s python"', "cluster.python", "quotation"),
         ('[cluster]\nsetup = ["module load cuda", "a\\nb"]', "cluster.setup", "one line of plain text"),
-        ('[cluster]\nsetup = "module load cuda"', "cluster.setup", "tuple"),
+        ('[cluster]\nsetup = "module load cuda"', "cluster.setup", "expected is a list"),
         ("[cluster]\nmax_gpus = 0", "cluster.max_gpus", "greater than or equal to 1"),
         ("[cluster]\ngpus_per_node = -4", "cluster.gpus_per_node", "greater than or equal to 0"),
         ("[cluster]\ncpus_per_gpu = 0", "cluster.cpus_per_gpu", "greater than or equal to 1"),

@@ -208,8 +208,10 @@ def test_two_files_of_one_name_are_refused(tmp_path):
 
 VALUES: list[Any] = [
     "dino", "clever", "vit_small", "resnet50", "baug", "cj", "full", 0, 1, -1, 3, 0.5, -0.0, 1e300, True, None, "",
-    "no", "é", "nan", "inf", [], {}, [1, 2], {"a": 1}, [[0.4, 1.0]], "x" * 300, 10**30, "dataset", "zip",
+    "no", "é", "nan", "inf", [], {}, [1, 2], {"a": 1}, [[0.4, 1.0]], [["dino"], "clever"], "x" * 300, 10**30, "dataset",
+    "zip",
 ]  # fmt: skip
+NESTED = [value for value in VALUES if isinstance(value, list | dict)]
 KEYS = [
     "dataset", "split_ratio", "product", "zip", "exclude", "[key]", "grid", "epochs", "backbone", "title", "hyper",
     "seed", "", "local_size", "stem", "probe", "perturbed", "subset", "crop_size", "resize", "strict_split", "recipe",
@@ -271,6 +273,9 @@ def test_whatever_is_written_in_a_file_is_expanded_or_refused_at_its_place(tmp_p
     for number in range(40):
         dice = random.Random(number)
         value = copy.deepcopy(original)
+        if number % 2:
+            section, key = dice.choice(["pretrain", "grid"]), dice.choice(["method", "base"])
+            value[section][key] = copy.deepcopy(dice.choice(NESTED))
         for _ in range(dice.choice([1, 1, 2, 3])):
             mutate(dice, value)
         # JSON is YAML, and has no aliases

@@ -266,12 +266,25 @@ def test_the_command_line_wins_over_the_files_seeds(tmp_path):
         ("{dataset: imagenet100, backbone: vit_small, epochs: 500}", "{}", "2:1: `pretrain.dataset` is missing"),
         ("epochs: 500", "epochs: yes", "2:55: pretrain.epochs: Input should be a valid integer"),
         ("dataset: imagenet100", "dataset: [a]", "2:12: `['a']`: no such data set"),
+        ("500}", "500, base: [dino, byol]}", "2:68: `['dino', 'byol']`: no such base"),
+        ("500}", "500, base: {a: 1}}", "2:68: `{'a': 1}`: no such base (allowed: dino, simsiam, simclr, byol, moco_v2)"),
+        ("  method: [dino,", "  method: [[dino],", "5:12: `['dino']`: no such method"),
+        ("  method: [", "  base: [[dino], {a: 1}]\n  method: [", "5:10: `['dino']`: no such base"),
+        ("grid:\n", "seeds: {pretrain: 1000000}\ngrid:\n",
+         "3:9: seeds.pretrain: Input should be less than or equal to 9999"),
         ("epochs: 500", "epochs: 500, hyper: {}", "2:68: unknown field `pretrain.hyper`"),
     ],
 )  # fmt: skip
 def test_a_wrong_grid_or_field_is_refused_where_it_stands(tmp_path, old, new, message):
     found = mistakes(tmp_path, changed((old, new)))
     assert found[0].startswith(f"mine.yaml:{message}"), found
+
+
+def test_a_list_where_one_value_belongs_is_said_to_be_an_axis(tmp_path):
+    (found,) = mistakes(tmp_path, METHOD_FIXED.replace("method: dino}", "method: [dino, clever]}", 1))
+    assert "`['dino', 'clever']`: no such method" in found and found.endswith("of the grid: move `method` under `grid`")
+    (found,) = mistakes(tmp_path, changed(("epochs: 500", "epochs: 500, global_scale: [1, 2, 3]")))
+    assert "axis" not in found
 
 
 def test_a_wrong_value_of_a_profile_is_named_in_the_profile(tmp_path, profile):

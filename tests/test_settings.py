@@ -112,8 +112,9 @@ def test_every_mistake_of_a_file_is_reported_at_once(config):
     found = "\n".join(messages)
     assert "unknown setting `stroe`; did you mean `store`?" in found
     assert "unknown setting `mlflow.experimnt`; did you mean `experiment`?" in found
-    assert "data.roots: Input should be a valid tuple (given: '/data')" in found
-    for place in ("profile", "data.workers", "data.sets.mine", "devices.kind", "devices.max_devices"):
+    assert "data.roots: expected is a list, as [\"...\"] (given: '/data')" in found
+    assert "data.mine: expected is the path of a folder, as \"/data\" (given: 5)" in found
+    for place in ("profile", "data.workers", "data.mine", "devices.kind", "devices.max_devices"):
         assert f": {place}: " in found
     assert len(messages) == 9
 
@@ -126,7 +127,7 @@ def test_a_wrong_kind_of_value_is_refused_and_no_reason_to_fail(config, text):
     assert refusal(config(text, MLFLOW_TRACKING_URI="http://b", CLEVER_DATA="/x"))
 
 
-@pytest.mark.parametrize("text", ["store =", b"store = '\xff'", "a = 1\na = 2\n"])
+@pytest.mark.parametrize("text", ["store =", b"store = '\xff'", "a = 1\na = 2\n", "a = " + "[" * 5000])
 def test_a_file_that_is_no_toml_is_named(config, text):
     (message,) = refusal(config(text))
     assert "clever.toml: cannot be read: " in message

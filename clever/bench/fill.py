@@ -25,7 +25,9 @@ def made_up_result(task: Task) -> dict[str, Any]:
         TaskKind.SALIENCY: {"scores": {name: 0.5 for name in OF_SALIENCY}, "errors": {}, "images": 1000},
         TaskKind.FACTORS: {
             "scores": {factor: {head: {"r2": 0.5, "as_few": 0.5} for head in Representation} for factor in Factor},
-            "change": {factor: {head: {"between_images": 0.5} for head in Representation} for factor in Factor},
+            "change": {
+                factor: {head: {"between_images": 0.5, "relative": 0.5} for head in Representation} for factor in Factor
+            },
             "images": 5000,
         },
     }

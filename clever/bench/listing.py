@@ -37,7 +37,7 @@ def bench_listing(repeats: int) -> list[Figure]:
         make_packed(path := folder / "packed.parquet")
         memory, groups, ratio = compare(
             "images of a packed set, at random",
-            reader(in_memory([path], "image")),
+            reader(in_memory("bench", [path], "image")),
             reader(RowGroups([path], "image")),
             repeats,
             ("from memory", "by row groups"),

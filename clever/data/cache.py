@@ -14,7 +14,7 @@ log = logging.getLogger("clever.data")
 
 SETTLED = 2 * 10**9  # ns; what was changed just now may change once more within one tick of its file system's clock
 LARGE = 16 << 20  # bytes; smaller files are read faster than remembered
-VERSION = 1
+VERSION = 2
 
 
 def cache_folder() -> Path:

@@ -33,7 +33,7 @@ def check(name: str, locations: Locations) -> dict[str, Any]:
             continue
         splits[split] = _split(images, getattr(facts, split, None))
         problems += _first(splits[split]["unreadable"], f"data set `{name}`, {split} split: %d more unreadable images")
-        problems += _disagreements(images, facts) + _empty_classes(images) + _wrong_classes(images)
+        problems += _disagreements(images, facts) + empty_classes(images) + _wrong_classes(images)
     problems = list(dict.fromkeys(problems))  # a missing folder is missing for both splits
     return {"name": name, "ok": not problems, "problems": problems, "splits": splits}
 
@@ -78,7 +78,8 @@ def _disagreements(images: Images, facts: DatasetFacts | None) -> list[str]:
     ]
 
 
-def _empty_classes(images: Images) -> list[str]:
+def empty_classes(images: Images) -> list[str]:
+    """A sentence that names the classes of which there is no image, where there are such."""
     counts = images.labels.bincount(minlength=len(images.classes)).tolist()
     empty = [name for name, count in zip(images.classes, counts, strict=True) if count == 0]
     return [_about(images, empty, "no image of the classes")] if empty else []

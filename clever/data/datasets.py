@@ -55,6 +55,10 @@ class Images:
         """The file, or the file and row, that holds the image."""
         return self._source.where(int(self._rows[index]))
 
+    def file_name(self, index: int) -> str | None:
+        """The name of the image's file, also of one that was packed; None where it has none."""
+        return self._source.file_name(int(self._rows[index]))
+
     def resident(self) -> Tensor | None:
         """All images, uint8 (N, 3, H, W), decoded once; None if they differ in size or would fill half the memory."""
         if self._resident is None and not self._cannot_reside:

@@ -5,6 +5,7 @@ uint8 (H, W): 0 is the background, 1, 2 ... are the objects, 255 (VOID) was left
 """
 
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from clever.catalog import DataError
-from clever.data.layout import digest, some
+from clever.data.layout import digest, entries, some
 from clever.files import replacing
 
 VOID = 255
@@ -50,14 +51,23 @@ def open_davis(name: str, folder: Path, title: str) -> VideoSet:
 
     Raises DataError where one is missing or not understood.
     """
-    older = name != "davis2017" and not (folder / "ImageSets" / "2017" / "val.txt").is_file()
+    older = name != "davis2017" and not os.path.isfile(folder / "ImageSets" / "2017" / "val.txt")
     sequences = tuple(davis_sequences(folder, "2016/val" if older else "2017/val"))
     files = [path for each in sequences for pair in zip(each.frames, each.masks, strict=True) for path in pair]
-    if absent := [str(path) for path in files if not path.is_file()]:
-        raise DataError(
+    stored = [path for each in sequences for path in _files(each.masks[0].parent, ".png")]
+    problems, known = [], set(files)
+    if absent := [str(path) for path in files if not os.path.isfile(path)]:
+        problems.append(
             f"data set `{name}`: {len(absent)} of {len(files) // 2} frames have no mask: {some(absent)} "
             f"{'is' if len(absent) == 1 else 'are'} not there. Unpack the archive again."
         )
+    if lonely := [str(path) for path in stored if path not in known]:
+        problems.append(
+            f"data set `{name}`: {len(lonely)} of {len(stored)} masks have no frame: {some(lonely)}. "
+            "Unpack the archive again."
+        )
+    if problems:
+        raise DataError(*problems)
     listing = [[path.parent.name, path.name, path.stat().st_size] for path in files]
     words = f"{len(sequences)} sequences of {title} ({folder.name})"
     return VideoSet(name, sequences, digest(json.dumps(entry).encode() for entry in listing), words)
@@ -70,9 +80,14 @@ def davis_sequences(folder: Path, listing: str = "2017/val", resolution: str = "
     seen when they are read: a propagation needs the first of a sequence only.
     """
     path = folder / "ImageSets" / f"{listing}.txt"
-    if not path.is_file():
-        raise DataError(f"{path} does not exist: {folder} should hold DAVIS in its own layout, as {WEBSITE} gives it")
-    names = path.read_text(encoding="utf-8").split()
+    try:
+        names = path.read_text(encoding="utf-8-sig").split()
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(
+            f"{path} does not exist: {folder} should hold DAVIS in its own layout, as {WEBSITE} gives it"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as a list of sequences: {error}") from error
     if not names:
         raise DataError(f"{path} is empty; wanted is the name of a sequence on each line")
     problems = [f"{path}: `{name}` is no name of a sequence" for name in names if Path(name).name != name]
@@ -80,15 +95,28 @@ def davis_sequences(folder: Path, listing: str = "2017/val", resolution: str = "
     problems += [f"{path} names `{name}` {count} times" for name, count in times.items() if count > 1]
     if problems:
         raise DataError(*problems)
-    return [_sequence(folder, resolution, name) for name in names]
+    sequences: list[VideoSequence] = []
+    for name in names:
+        try:
+            sequences.append(_sequence(folder, resolution, name))
+        except DataError as error:
+            problems += error.messages
+    if problems:
+        raise DataError(*problems)
+    return sequences
 
 
 def _sequence(folder: Path, resolution: str, name: str) -> VideoSequence:
     images, annotations = (folder / kind / resolution / name for kind in ("JPEGImages", "Annotations"))
-    frames = sorted(path for path in images.glob("*.jpg") if not path.name.startswith("."))
+    frames = _files(images, ".jpg")
     if not frames:
         raise DataError(f"sequence `{name}`: {images} holds no frames (00000.jpg, 00001.jpg ...)")
     return VideoSequence(name, tuple(frames), tuple(annotations / f"{path.stem}.png" for path in frames))
+
+
+def _files(folder: Path, suffix: str) -> list[Path]:
+    """Sorted by name. Raises DataError naming a folder that may not be listed."""
+    return [folder / each.name for each in entries(folder) if each.name.endswith(suffix)]
 
 
 def read_frame(path: Path) -> np.ndarray:
@@ -158,7 +186,7 @@ def davis_palette() -> np.ndarray:
 
 
 def _opened(path: Path, what: str) -> Image.Image:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(f"{what} {path} does not exist")
     try:
         return Image.open(path)

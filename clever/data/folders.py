@@ -2,12 +2,13 @@
 
 import json
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
 
 from clever.catalog import DataError
-from clever.data.layout import SPLIT_NAMES, FileSource, contents, digest, some
+from clever.data.layout import IMAGE_SUFFIXES, SPLIT_NAMES, FileSource, contents, digest, entries, some
 from clever.data.listing import image_files
 from clever.data.published import Listing
 
@@ -28,6 +29,8 @@ class FolderSource(FileSource):
             expected = " or ".join(f"`{each}/`" for each in SPLIT_NAMES[split])
             raise DataError(f"data set `{name}`: {folder} has no {expected} for its {split} split")
         present = _subfolders(root)
+        if not present:
+            _refuse_flat_folder(name, root)
         if only and (missing := sorted(set(only) - set(present))):
             raise DataError(
                 f"data set `{name}`: {root} has no folder for {len(missing)} of the {len(only)} classes: "
@@ -53,7 +56,12 @@ class ListedSource(FileSource):
     def __init__(self, name: str, folder: Path, listing: Listing) -> None:
         self.paths, self.classes = listing.paths, listing.classes
         self.labels = np.array(listing.labels, np.int64)
-        sizes = [path.stat().st_size if path.is_file() else None for path in self.paths]
+        if outside := [str(path) for path in self.paths if not path.is_relative_to(folder)]:
+            raise DataError(
+                f"data set `{name}`: its lists name {len(outside)} images that lie elsewhere: {some(outside)}. Wanted "
+                f"are paths relative to the folder of images in {folder}."
+            )
+        sizes = [_size(path) for path in self.paths]
         if absent := [str(path) for path, size in zip(self.paths, sizes, strict=True) if size is None]:
             raise DataError(
                 f"data set `{name}`: {len(absent)} of {len(self.paths)} images that its lists name are not there: "
@@ -65,8 +73,29 @@ class ListedSource(FileSource):
 
 
 def _split_folder(folder: Path, split: str) -> Path | None:
-    return next((folder / each for each in SPLIT_NAMES[split] if (folder / each).is_dir()), None)
+    return next((folder / each for each in SPLIT_NAMES[split] if os.path.isdir(folder / each)), None)
 
 
 def _subfolders(root: Path) -> tuple[str, ...]:
-    return tuple(sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")))
+    return tuple(entry.name for entry in entries(root) if os.path.isdir(entry.path))
+
+
+def _refuse_flat_folder(name: str, root: Path) -> None:
+    """ImageNet's images of validation are unpacked so: their classes stand in a list."""
+    images = [entry.name for entry in entries(root) if entry.name.lower().endswith(IMAGE_SUFFIXES)]
+    if images:
+        raise DataError(
+            f"data set `{name}`: {root} holds {len(images)} images in no class folders ({some(images)}). Sort them "
+            f"into `{root.name}/<class>/`; torchvision.datasets.ImageNet does it for the archives of ILSVRC 2012."
+        )
+
+
+def _size(path: Path) -> int | None:
+    """In bytes; None where there is no file."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    return found.st_size if stat.S_ISREG(found.st_mode) else None

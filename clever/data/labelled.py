@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from clever.catalog import DataError, Locations
+from clever.catalog import DataError, names_in
 from clever.data import rng
 from clever.data.datasets import Images
 
@@ -36,13 +36,14 @@ def listed(images: Images, path: Path) -> Images:
 
     Raises DataError where the images have no file names, or the list and the images do not fit.
     """
-    if images.layout != "folder":
+    stored = [images.file_name(row) for row in range(len(images))]
+    if not any(stored):
         raise DataError(
-            f"data set `{images.name}`: a list names files, but these images lie in the layout `{images.layout}`, "
-            "which has no file names; store them as `train/<class>/<file>`, or draw the labels (`labels_by: draw`)"
+            f"data set `{images.name}`: a list names files, but these images (layout `{images.layout}`) have no file "
+            "names; store them as `train/<class>/<file>`, or draw the labels (`labels_by: draw`)"
         )
-    names = _names(path)
-    found = {name: row for row in range(len(images)) if (name := Path(images.where(row)).name) in names}
+    names = names_in(path)
+    found = {name: row for row, name in enumerate(stored) if name in names}
     if absent := sorted(names - found.keys()):
         raise DataError(
             f"{path}: {len(absent)} of its {len(names)} files are not among the {len(images)} training images of "
@@ -51,30 +52,6 @@ def listed(images: Images, path: Path) -> Images:
     rows = torch.tensor(sorted(found.values()))
     _check_classes(images, found, path)
     return Chosen(images, rows)
-
-
-def label_list(dataset: str, share: float, locations: Locations) -> Path:
-    """The list `lists/<dataset>_<share>percent.txt` below a data root; raises DataError naming the places tried."""
-    name = f"{dataset}_{100 * share:g}percent.txt"
-    tried = [root / "lists" / name for root in locations.roots]
-    for path in tried:
-        if path.is_file():
-            return path
-    looked = ", ".join(str(path) for path in tried) or "nowhere: no data root is set"
-    raise DataError(
-        f"no list of the labelled images of `{dataset}` at a share of {share:g} (looked for {looked}). Put it there, "
-        "one file name a line, or draw the labels (`labels_by: draw`)."
-    )
-
-
-def _names(path: Path) -> set[str]:
-    try:
-        names = set(path.read_text(encoding="utf-8").split())
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as a list of file names: {error}") from error
-    if not names:
-        raise DataError(f"{path} is empty; wanted is the name of an image file on each line")
-    return names
 
 
 def _check_classes(images: Images, found: dict[str, int], path: Path) -> None:

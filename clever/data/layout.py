@@ -34,6 +34,10 @@ class Source(ABC):
     def where(self, index: int) -> str:
         """Where the image lies, for messages."""
 
+    def file_name(self, index: int) -> str | None:
+        """The name of the file that the image is, or once was; None where it has none."""
+        return None
+
 
 class FileSource(Source):
     """Images that are files."""
@@ -46,12 +50,19 @@ class FileSource(Source):
     def where(self, index: int) -> str:
         return str(self.paths[index])
 
+    def file_name(self, index: int) -> str | None:
+        return self.paths[index].name
+
 
 def decode(file: Path | io.BytesIO) -> np.ndarray:
     """uint8 RGB (H, W, 3) of any image that Pillow reads."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
-    with Image.open(file) as image:
+    try:
+        opened = Image.open(file)
+    except UnidentifiedImageError:  # it would print the object that holds the bytes
+        raise ValueError("it is no image, or of a format that Pillow does not know") from None
+    with opened as image:
         if image.mode.startswith("I;16"):  # Pillow would clip at 255, and all but the darkest greys would be white
             grey = (np.asarray(image) >> 8).astype(np.uint8)
             return np.repeat(grey[..., None], 3, axis=2)
@@ -86,8 +97,26 @@ def some(names: Iterable[str]) -> str:
     return ", ".join(listed[:NAMED]) + (", ..." if len(listed) > NAMED else "")
 
 
+def entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder, by name and without what is hidden; nothing where there is no folder.
+
+    Raises DataError naming a folder that may not be listed.
+    """
+    try:
+        with os.scandir(folder) as found:
+            return sorted((each for each in found if not each.name.startswith(".")), key=lambda each: each.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise cannot_be_listed(folder, error) from error
+
+
+def cannot_be_listed(folder: Path, error: OSError) -> DataError:
+    return DataError(f"{folder} cannot be listed: {error.strerror}. Mend the folder, or your rights to it.")
+
+
 def contents(folder: Path) -> str:
     """What lies in a folder that should hold something else, and what that may mean."""
-    names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
+    names = [entry.name for entry in entries(folder)]
     packed = [name for name in names if name.lower().endswith(ARCHIVES)]
     return (some(names) or "nothing at all") + (f" (unpack {some(packed)})" if packed else "")

@@ -6,6 +6,7 @@ sizes on a network's disk, at each opening.
 
 import json
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ import numpy as np
 
 from clever.catalog import DataError
 from clever.data.cache import VERSION, entry, keep, log, settled
-from clever.data.layout import IMAGE_SUFFIXES, digest
+from clever.data.layout import IMAGE_SUFFIXES, cannot_be_listed, digest
 
 THREADS = 16  # disks of a network answer late, but many questions at a time
 
@@ -139,7 +140,7 @@ def _list_class(root: Path, name: str) -> Listed:
                 else:
                     found.files.append((path, size))
         except OSError as error:
-            raise DataError(f"{root / folder} cannot be listed: {error}") from error
+            raise cannot_be_listed(root / folder, error) from error
     found.files.sort(key=lambda file: file[0].split("/"))
     found.folders.sort(key=itemgetter(0))
     return found
@@ -150,19 +151,23 @@ def _entries(root: Path, folder: str) -> Iterator[tuple[str, int | None]]:
     with os.scandir(root / folder) as entries:
         for each in entries:
             path = f"{folder}/{each.name}"
+            if each.name.startswith("."):
+                continue
             if each.is_dir():
                 yield path, None
-            elif each.name.lower().endswith(IMAGE_SUFFIXES) and not each.name.startswith("."):
-                yield path, _size(each)
+            elif each.name.lower().endswith(IMAGE_SUFFIXES) and (size := file_size(each)) is not None:
+                yield path, size
 
 
-def _size(entry: os.DirEntry[str]) -> int:
+def file_size(entry: os.DirEntry[str]) -> int | None:
+    """In bytes; None for what is no file, as a pipe, which would be waited for. Raises DataError naming a dead link."""
     try:
-        return entry.stat().st_size
-    except FileNotFoundError:
-        if not entry.is_symlink():
-            raise
-        raise DataError(
-            f"{entry.path} is a link to {os.readlink(entry.path)}, which is not there: was it moved or deleted? "
-            "Put it back, or prepare the data set again."
-        ) from None
+        found = entry.stat()
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and entry.is_symlink():
+            raise DataError(
+                f"{entry.path} is a link to {os.readlink(entry.path)}, which is not there: was it moved or deleted? "
+                "Put it back, or prepare the data set again."
+            ) from None
+        raise DataError(f"{entry.path} cannot be read: {error.strerror}") from error
+    return found.st_size if stat.S_ISREG(found.st_mode) else None

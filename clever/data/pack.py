@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clever.catalog import DataError
+from clever.data.interrupts import interrupts_wait
 from clever.data.layout import FileSource, decode
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 SHARD_BYTES = 256 << 20  # of images in one file
 BLOCK_BYTES = 32 << 20  # that are held in memory at a time
 GROUP_BYTES = 2 << 20  # in a row group: so much is read from a large set for a single image
+PIECE = 256  # images that are read at a time: so long an interrupt waits
 NAMED = 20  # unreadable images that are named before packing ends
 
 
@@ -37,7 +39,7 @@ def pack(name: str, source: FileSource, folder: Path, split: str) -> None:
             path = folder / f"{split}-{number:05d}-of-{len(shards):05d}.parquet"
             with pyarrow.parquet.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
                 for block in _filled(rows, sizes, BLOCK_BYTES):
-                    images = list(pool.map(partial(_read, source), block))
+                    images = _read_all(pool, source, block)
                     problems += [f"data set `{name}`: {each}" for each in images if isinstance(each, str)]
                     if len(problems) >= NAMED:
                         raise DataError(*problems, "There may be more. Nothing was left behind.")
@@ -76,6 +78,14 @@ def _cut(rows: range, first: int) -> slice:
     return slice(rows.start - first, rows.stop - first)
 
 
+def _read_all(pool: ThreadPoolExecutor, source: FileSource, rows: range) -> list[dict[str, bytes | str] | str]:
+    found: list[dict[str, bytes | str] | str] = []
+    for start in range(0, len(rows), PIECE):
+        with interrupts_wait():
+            found += pool.map(partial(_read, source), rows[start : start + PIECE])
+    return found
+
+
 def _read(source: FileSource, row: int) -> dict[str, bytes | str] | str:
     """One row; or a sentence, where the image cannot be read."""
     path = source.paths[row]
@@ -84,7 +94,7 @@ def _read(source: FileSource, row: int) -> dict[str, bytes | str] | str:
         decode(io.BytesIO(content))
     except Exception as error:  # decoders raise nearly anything on damaged files
         return f"unreadable image {path}: {error}"
-    return {"bytes": content, "path": path.name}
+    return {"bytes": content, "path": os.fsencode(path.name).decode("utf-8", "replace")}
 
 
 def _to_disk(path: Path) -> None:

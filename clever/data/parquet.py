@@ -1,5 +1,7 @@
 """Parquet files as the Hugging Face Hub stores images: a column `img` or `image` with `bytes`, and `label`.
 
+Beside the bytes may stand `path`, the name of the file that they were.
+
 A small split is held in memory. Of a large one the images are read by row groups, the units of a parquet file, so that
 no process ever holds more than a few of them.
 """
@@ -9,7 +11,9 @@ import json
 import os
 import re
 import threading
-from functools import lru_cache
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,30 +40,22 @@ class ParquetSource(Source):
     def __init__(
         self, name: str, folder: Path, files: dict[str, list[Path]], split: str, *, fresh: bool = False
     ) -> None:
-        import pyarrow
-        import pyarrow.parquet
-
         if not files.get(split):
             expected = " or ".join(f"`{each}-*.parquet`" for each in SPLIT_NAMES[split])
             raise DataError(f"data set `{name}`: {folder} has no {expected} for its {split} split")
         own = files[split]
-        try:
-            for paths in files.values():
-                _check_all_there(name, paths)
-                for path in paths:
-                    _check_whole(name, path)
-            image, label = [_columns(path) for path in own][0]
-            large = sum(path.stat().st_size for path in own) > IN_MEMORY
-            self._images: Any = RowGroups(own, image) if large else in_memory(own, image)
-            labels = [_labels(path, label) for path in own]
-            self.labels = np.concatenate(labels)
-            highest = max(_labels(path, label).max(initial=-1) for paths in files.values() for path in paths)
-        except (pyarrow.ArrowException, OSError, KeyError) as error:
-            raise DataError(f"data set `{name}`: {folder}: {error}") from error
-        self.classes = _class_names(own[0], label) or tuple(str(each) for each in range(highest + 1))
-        if len(self.labels) == 0 or self.labels.min() < 0 or highest >= len(self.classes):
+        for paths in files.values():
+            _check_all_there(name, paths)
+        image, label = _common_columns(name, [*own, *(path for paths in files.values() for path in paths)])
+        by_file = {path: _labels(name, path, label) for paths in files.values() for path in paths}
+        labels = [by_file[path] for path in own]
+        self.labels = np.concatenate(labels)
+        self.classes = _classes(name, own[0], label, np.concatenate(list(by_file.values())))
+        if len(self.labels) == 0 or self.labels.min() < 0:
             raise DataError(f"data set `{name}`: {folder} has no usable labels in its {split} split")
-        self._files = [str(path) for path in own]
+        large = sum(path.stat().st_size for path in own) > IN_MEMORY
+        self._images: Any = RowGroups(own, image) if large else in_memory(name, own, image)
+        self._files, self._image = [str(path) for path in own], image
         self._starts = np.cumsum([0, *(len(each) for each in labels)])
         digests = [(path.name.encode(), file_digest(path, fresh=fresh)) for path in own]
         self.fingerprint = digest(part for pair in digests for part in pair)
@@ -73,6 +69,20 @@ class ParquetSource(Source):
     def where(self, index: int) -> str:
         file = int(np.searchsorted(self._starts, index, side="right")) - 1
         return f"{self._files[file]} row {index - self._starts[file]}"
+
+    def file_name(self, index: int) -> str | None:
+        return self._names[index]
+
+    @cached_property
+    def _names(self) -> list[str | None]:
+        """The stored names of all images, without their folders."""
+        import pyarrow.parquet
+
+        tables = [pyarrow.parquet.ParquetFile(file).read(columns=[f"{self._image}.path"]) for file in self._files]
+        if not all(table.column_names for table in tables):  # nothing but bytes
+            return [None] * len(self.labels)
+        stored = [image["path"] for table in tables for image in table[self._image].to_pylist()]
+        return [Path(path).name if path else None for path in stored]
 
 
 class RowGroups:
@@ -126,10 +136,15 @@ class _Reader(threading.local):
         self.group = lru_cache(KEPT_GROUPS)(read)
 
 
-def in_memory(paths: list[Path], image: str) -> "pyarrow.ChunkedArray":
+def in_memory(name: str, paths: list[Path], image: str) -> "pyarrow.ChunkedArray":
     import pyarrow.parquet
 
-    return _bytes(pyarrow.concat_tables([pyarrow.parquet.read_table(path, columns=[image]) for path in paths]), image)
+    chunks = []
+    for path in paths:
+        with _naming(name, path):
+            table = pyarrow.parquet.read_table(path, columns=[image])
+            chunks += _bytes(table, image).cast(pyarrow.large_binary()).chunks
+    return pyarrow.chunked_array(chunks, pyarrow.large_binary())
 
 
 def _bytes(table: "pyarrow.Table", image: str) -> "pyarrow.ChunkedArray":
@@ -151,13 +166,13 @@ def _check_all_there(name: str, paths: list[Path]) -> None:
             )
 
 
-def _check_whole(name: str, path: Path) -> None:
-    """The end of a parquet file says how it is to be read: a file without it was cut off."""
+@contextmanager
+def _naming(name: str, path: Path) -> Iterator[None]:
+    """Whatever a reader says of a file, the file is named."""
     import pyarrow
-    import pyarrow.parquet
 
     try:
-        pyarrow.parquet.read_schema(path)
+        yield
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(
             f"data set `{name}`: {path} is truncated or damaged ({error}). Download or pack it again."
@@ -176,31 +191,86 @@ def parquet_files(folder: Path) -> dict[str, list[Path]]:
     return {}
 
 
-def _columns(path: Path) -> tuple[str, str]:
+def _common_columns(name: str, paths: list[Path]) -> tuple[str, str]:
+    """The columns of images and of labels, which must be the same in all files."""
+    found = {path: _columns(name, path) for path in paths}
+    common = found[paths[0]]
+    for path, columns in found.items():
+        if columns != common:
+            raise DataError(
+                f"data set `{name}`: {path} has the columns `{columns[0]}` and `{columns[1]}`, and {paths[0].name} "
+                f"`{common[0]}` and `{common[1]}`: all files must have the same. Download or pack the set again."
+            )
+    return common
+
+
+def _columns(name: str, path: Path) -> tuple[str, str]:
     import pyarrow.parquet
 
-    schema = pyarrow.parquet.read_schema(path)
+    with _naming(name, path):
+        schema = pyarrow.parquet.read_schema(path)  # it stands at the end: a file that was cut off has none
     names = schema.names
     image = next((each for each in ("img", "image") if each in names), None)
     label = next((each for each in ("label", "fine_label") if each in names), None)
     if image is None or label is None:
-        raise KeyError(f"{path.name} has no columns `img` or `image`, and `label`, but {', '.join(names)}")
+        raise DataError(
+            f"data set `{name}`: {path} has no columns `img` or `image`, and `label`, but {', '.join(names) or 'none'}"
+        )
     parts = schema.field(image).type
     if not pyarrow.types.is_struct(parts) or parts.get_field_index("bytes") < 0:
-        raise KeyError(f"{path.name}: the column `{image}` has no field `bytes`")
+        raise DataError(f"data set `{name}`: {path}: the column `{image}` has no field `bytes`")
+    if not pyarrow.types.is_integer(schema.field(label).type):
+        raise DataError(
+            f"data set `{name}`: {path}: the labels in the column `{label}` are {schema.field(label).type}; wanted are "
+            "integers that count the classes from 0"
+        )
     return image, label
 
 
-def _labels(path: Path, label: str) -> np.ndarray:
+def _labels(name: str, path: Path, label: str) -> np.ndarray:
+    """int64 (N,); -1 where there is none."""
     import pyarrow.parquet
 
-    labels = pyarrow.parquet.read_table(path, columns=[label])[label]
-    return labels.fill_null(-1).to_numpy().astype(np.int64)
+    with _naming(name, path):
+        labels = pyarrow.parquet.read_table(path, columns=[label])[label]
+        return labels.cast(pyarrow.int64()).fill_null(-1).to_numpy()
 
 
-def _class_names(path: Path, label: str) -> tuple[str, ...]:
+def _classes(name: str, path: Path, label: str, labels: np.ndarray) -> tuple[str, ...]:
+    """The names of the classes, or their numbers where there are no names; ``labels`` are those of all splits."""
+    names, highest = _class_names(name, path, label), int(labels.max(initial=-1))
+    if names and highest >= len(names):
+        raise DataError(
+            f"data set `{name}`: {path.parent} has the label {highest}, and names of {len(names)} classes only"
+        )
+    if not names and highest >= len(labels):  # so many classes would fill the memory
+        raise DataError(
+            f"data set `{name}`: {path.parent} has the label {highest}, but only {len(labels)} images and no names of "
+            "classes: labels count the classes from 0. Pack the set again, with names if it is a part of a larger one."
+        )
+    return names or tuple(str(each) for each in range(highest + 1))
+
+
+def _class_names(name: str, path: Path, label: str) -> tuple[str, ...]:
     """The names that the Hub's metadata gives the labels; empty when it gives none."""
     import pyarrow.parquet
 
-    metadata = (pyarrow.parquet.read_schema(path).metadata or {}).get(b"huggingface", b"{}")
-    return tuple(json.loads(metadata).get("info", {}).get("features", {}).get(label, {}).get("names") or ())
+    metadata = (pyarrow.parquet.read_schema(path).metadata or {}).get(b"huggingface")
+    if metadata is None:
+        return ()
+    try:
+        names = json.loads(metadata)
+        for key in ("info", "features", label, "names"):
+            names = names.get(key, {})
+        names = names or []
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise DataError(
+            f"data set `{name}`: {path}: its metadata `huggingface` cannot be understood ({error}). "
+            "Download or pack it again."
+        ) from error
+    if not isinstance(names, list) or not all(isinstance(each, str) for each in names) or len({*names}) < len(names):
+        raise DataError(
+            f"data set `{name}`: {path}: its metadata `huggingface` names the classes {str(names)[:80]}; wanted is a "
+            "list of words, each once. Pack the set again."
+        )
+    return tuple(names)

@@ -6,6 +6,7 @@ which knows only one name for each folder.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,14 +38,14 @@ def find_published(folder: Path) -> tuple[Published, Path] | None:
     """The set whose lists lie in ``folder``, or in what its archive unpacks to there; and the folder of the lists."""
     for layout in PUBLISHED:
         for place in (folder, folder / layout.unpacked):
-            if any((place / each).is_file() for each in layout.lists):
+            if any(os.path.isfile(place / each) for each in layout.lists):
                 return layout, place
     return None
 
 
 def read_listing(name: str, layout: Published, folder: Path, split: str) -> Listing:
     """One split. Raises DataError where a list or the folder of images is missing, or a list cannot be read."""
-    if missing := [each for each in (*layout.lists, layout.images) if not (folder / each).exists()]:
+    if missing := [each for each in (*layout.lists, layout.images) if not os.path.exists(folder / each)]:
         raise DataError(
             f"data set `{name}`: {folder} is laid out as {layout.title}, but has no {', '.join(missing)}. Unpack its "
             f"archives again: {', '.join(layout.lists)} and the folder {layout.images} belong there."

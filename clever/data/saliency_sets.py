@@ -6,6 +6,7 @@ a DataError that names the folder or the file.
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from clever.catalog import SALIENCY_LAYOUTS, DataError
-from clever.data.layout import IMAGE_SUFFIXES, some
+from clever.data.layout import IMAGE_SUFFIXES, contents, entries, some
+from clever.data.listing import file_size
 
 # Masks hold 0..255, and the published evaluation compares these numbers with one half: all that is not black counts.
 TRUTH_ABOVE = 0.5
@@ -104,19 +106,24 @@ def _layout(name: str, folder: Path) -> tuple[str, Path, Path]:
     found = [
         (layout, folder / images, folder / masks)
         for layout, (images, masks) in SALIENCY_LAYOUTS.items()
-        if (folder / images).is_dir() and (folder / masks).is_dir()
+        if os.path.isdir(folder / images) and os.path.isdir(folder / masks)
     ]
     if len(found) == 1:
         return found[0]
     allowed = "; ".join(f"`{images}/` and `{masks}/`" for images, masks in SALIENCY_LAYOUTS.values())
-    what = "several of the layouts at once" if found else "no pair of folders that is understood"
+    what = (
+        "several of the layouts at once"
+        if found
+        else f"no pair of folders that is understood, but {contents(folder)}"
+    )
     raise DataError(f"data set `{name}`: {folder} holds {what}. Expected is one of: {allowed}.")
 
 
 def _by_stem(name: str, folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
+    for entry in entries(folder):
+        path = folder / entry.name
+        if path.suffix.lower() not in IMAGE_SUFFIXES or file_size(entry) is None:
             continue
         if path.stem in found:
             raise DataError(

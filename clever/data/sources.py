@@ -7,6 +7,7 @@ or the row.
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,9 @@ def open_source(name: str, folder: Path, split: str, *, fresh: bool = False) -> 
     if parquet := parquet_files(folder):
         return ParquetSource(name, folder, parquet, split, fresh=fresh)
     for subfolder, dataset in TORCHVISION.items():
-        if (folder / subfolder).is_dir():
+        if os.path.isdir(folder / subfolder):
             return torchvision_source(dataset, folder, split)
-    if any((folder / each).is_dir() for names in SPLIT_NAMES.values() for each in names):
+    if any(os.path.isdir(folder / each) for names in SPLIT_NAMES.values() for each in names):
         return FolderSource(name, folder, split, fresh=fresh)
     if found := find_published(folder):
         layout, place = found
@@ -69,6 +70,9 @@ class RelabelledSource(Source):
 
     def where(self, index: int) -> str:
         return self._base.where(int(self._rows[index]))
+
+    def file_name(self, index: int) -> str | None:
+        return self._base.file_name(int(self._rows[index]))
 
 
 class ArraySource(Source):

@@ -36,6 +36,6 @@ def test_both_openings_and_both_readers_are_measured_in_turn(monkeypatch: pytest
 
 def test_both_readers_give_the_same(tmp_path: Path) -> None:
     listing.make_packed(path := tmp_path / "packed.parquet")
-    memory, groups = in_memory([path], "image"), RowGroups([path], "image")
+    memory, groups = in_memory("bench", [path], "image"), RowGroups([path], "image")
     assert len(np.unique([memory[row].as_py() for row in range(7)])) == 7
     assert [memory[row].as_py() for row in range(7)] == [groups[row].as_py() for row in range(7)]

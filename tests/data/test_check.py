@@ -1,6 +1,8 @@
 """`clever data check`: what is said of damaged, strange and incomplete data sets."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -88,6 +90,43 @@ def test_a_class_folder_that_is_missing_or_empty_is_named(folder: Path) -> None:
     assert problems(folder) == wanted
 
 
+def test_a_pipe_is_no_image_and_is_not_waited_for(folder: Path) -> None:
+    os.mkfifo(folder / "train" / "cat" / "pipe.jpg")
+    assert problems(folder) == []
+
+
+def test_all_missing_sets_are_named_before_any_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CLEVER_DATA", raising=False)
+    monkeypatch.setattr(module, "check", lambda *_: pytest.fail("a set was read"))
+    answer = CliRunner().invoke(app, ["check", "digits", "cifar10", "imagenet1k"])
+    assert answer.exit_code == 2 and answer.stdout == ""
+    assert "`cifar10` was not found" in answer.stderr and "`imagenet1k` was not found" in answer.stderr
+
+
+@pytest.mark.parametrize("closed", ["", "train", "train/cat"])
+def test_a_folder_that_may_not_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch, closed: str) -> None:
+    close(folder / closed, monkeypatch)
+    assert f"{folder / closed} cannot be listed: Permission denied" in problems(folder)[0]
+
+
+def close(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may be allowed everything."""
+    look, ask = os.scandir, os.stat
+
+    def listed(path: str | Path) -> Any:
+        if str(path) == str(folder):
+            raise PermissionError(13, "Permission denied")
+        return look(path)
+
+    def seen(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
+        if isinstance(path, str | Path) and folder in Path(path).parents:
+            raise PermissionError(13, "Permission denied")
+        return ask(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "scandir", listed)
+    monkeypatch.setattr(os, "stat", seen)
+
+
 def test_classes_beside_the_common_list_of_imagenet100_are_named(tmp_path: Path) -> None:
     classes = imagenet100_classes()
     assert len(set(classes)) == 100 and classes[0] == "n02869837"
@@ -142,7 +181,9 @@ def test_the_command_names_the_problems_and_ends_with_one(folder: Path, monkeypa
     config.write_text(f'[data]\nmine = "{folder}"\n')
     monkeypatch.setenv("CLEVER_CONFIG", str(config))
     answer = CliRunner().invoke(app, ["check", "mine"])
-    assert answer.exit_code == 0 and answer.output == "mine: whole (train: 4 images, test: 4 images)\n"
+    prints = [open_images("mine", split, Locations(named={"mine": folder})).fingerprint for split in ("train", "test")]
+    train, test = (f"4 images of 2 classes, fingerprint {each}" for each in prints)
+    assert answer.exit_code == 0 and answer.output == f"mine: whole (train: {train}; test: {test})\n"
     bad = folder / "train" / "cat" / "bad.jpg"
     bad.write_text("no image")
     answer = CliRunner().invoke(app, ["check", "mine"])

@@ -11,7 +11,9 @@ from clever.catalog import Locations
 from clever.commands.data import app
 from clever.data.check import check
 from clever.data.davis import write_mask
+from clever.data.samples import FRAMES, VIEWS
 from tests.data.davis_folder import drawn, write_video
+from tests.data.test_check import close
 
 MASK = drawn("..12", ".112")
 
@@ -92,6 +94,28 @@ def test_what_cannot_be_opened_is_a_problem_and_no_exception(videos: Path, pairs
     assert "have no partner of the same stem" in checked(pairs)["problems"][0]
 
 
+def test_a_frame_that_is_missing_in_the_middle_is_told_by_its_mask(videos: Path) -> None:
+    (videos / "JPEGImages" / "480p" / "bee" / "00001.jpg").unlink()
+    mask = videos / "Annotations" / "480p" / "bee" / "00001.png"
+    assert f"1 of 7 masks have no frame: {mask}. Unpack" in checked(videos)["problems"][0]
+
+
+def test_folders_that_may_not_be_read_are_named(videos: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = (videos / "JPEGImages" / "480p" / "ant", videos / "Annotations" / "480p" / "bee", pairs / "images")
+    for folder in closed:
+        with monkeypatch.context() as patch:
+            close(folder, patch)
+            report = checked(pairs if folder.parent == pairs else videos)
+            assert f"{folder} cannot be listed: Permission denied" in report["problems"][0]
+
+
+def test_links_that_lead_nowhere_are_named(pairs: Path) -> None:
+    image = pairs / "images" / "1.jpg"
+    image.unlink()
+    image.symlink_to(pairs / "gone.jpg")
+    assert f"{image} is a link to {pairs / 'gone.jpg'}, which is not there" in checked(pairs)["problems"][0]
+
+
 def test_the_command_says_what_was_checked_and_names_the_problems(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,7 +123,8 @@ def test_the_command_says_what_was_checked_and_names_the_problems(
     monkeypatch.setenv("CLEVER_CONFIG", str(tmp_path / "clever.toml"))
     answer = CliRunner().invoke(app, ["check", "mine"])
     assert answer.exit_code == 0
-    assert answer.output == "mine: whole (2 sequences, 7 frames, 4 objects; 2 sequences of mine (videos))\n"
+    about = f"2 sequences of mine (videos); fingerprint {checked(videos)['fingerprint']}"
+    assert answer.output == f"mine: whole (2 sequences, 7 frames, 4 objects; {about})\n"
     (videos / "ImageSets" / "2017" / "val.txt").write_text("")
     answer = CliRunner().invoke(app, ["check", "mine"])
     assert answer.exit_code == 1 and answer.output.startswith("mine: 1 problems (not opened)\n  ")
@@ -117,4 +142,21 @@ def test_the_list_shows_what_each_set_holds_and_where_it_is(
     davis = listed["davis2017"]
     assert (davis["holds"], davis["found"], davis["where"]) == ("videos with masks", True, str(tmp_path / "DAVIS"))
     assert not listed["ecssd"]["found"] and "ground_truth_mask.zip" in listed["ecssd"]["where"]
-    assert listed["video_sample"]["where"] == "built in" and listed["cifar10_animals"]["test"] == 6000
+    assert listed["video_sample"]["where"] == "built in" and listed["video_sample"]["test"] == 2 * FRAMES
+    assert listed["saliency_sample"]["test"] == len(VIEWS) and listed["ecssd"]["test"] == 1000
+    assert listed["cifar10_animals"]["test"] == 6000
+
+
+def test_the_list_shows_all_sets_when_one_of_them_cannot_be_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import json
+
+    (tmp_path / "missing").mkdir()
+    (tmp_path / "clever.toml").write_text(f'[data]\nlong = "{"x" * 300}"\nbirds = "missing"\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLEVER_CONFIG", "clever.toml")
+    answer = CliRunner().invoke(app, ["list", "--json"])
+    listed = {entry["name"]: entry for entry in json.loads(answer.stdout)}
+    assert answer.exit_code == 0 and listed["birds"]["found"] and listed["digits"]["found"]
+    assert not listed["long"]["found"] and "File name too long" in listed["long"]["where"]

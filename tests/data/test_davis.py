@@ -60,6 +60,22 @@ def test_a_list_that_cannot_be_followed_is_refused(folder, listed, message):
         davis_sequences(folder)
 
 
+def test_a_list_may_begin_with_a_byte_order_mark_and_must_be_text(folder):
+    listing = folder / "ImageSets" / "2017" / "val.txt"
+    listing.write_bytes(b"\xef\xbb\xbfant\n")
+    assert [each.name for each in davis_sequences(folder)] == ["ant"]
+    listing.write_bytes(b"ant\n\xff\n")
+    with pytest.raises(DataError, match=f"{listing} cannot be read as a list of sequences: .*utf-8"):
+        davis_sequences(folder)
+
+
+def test_all_sequences_without_frames_are_named(folder):
+    (folder / "ImageSets" / "2017" / "val.txt").write_text("bee\nant\ncow\n")
+    with pytest.raises(DataError) as refused:
+        davis_sequences(folder)
+    assert ["`bee`" in refused.value.messages[0], "`cow`" in refused.value.messages[1]] == [True, True]
+
+
 def test_a_list_that_is_not_there_is_named(folder):
     with pytest.raises(DataError, match="ImageSets/2016/val.txt does not exist"):
         davis_sequences(folder, "2016/val")

@@ -3,13 +3,17 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
 
 from clever.catalog import DataError, Locations
 from clever.data.datasets import Images, open_images
-from clever.data.labelled import drawn, label_list, listed
+from clever.data.folders import FolderSource
+from clever.data.labelled import drawn, listed
+from clever.data.pack import pack
 from clever.data.sources import ArraySource
 
 COUNTS = (200, 40, 3)
@@ -84,6 +88,25 @@ def test_a_list_names_the_files_that_have_labels(train, tmp_path):
     assert few.labels.tolist() == [0, 1]
 
 
+def test_a_list_finds_the_same_images_in_a_folder_and_packed(folder, train, tmp_path):
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    pack("set", FolderSource("set", folder, "train"), packed, "train")
+    path = write(tmp_path, "n02_7.JPEG\nn01_2.JPEG\n")
+    few = listed(open_images("set", "train", Locations(named={"set": packed})), path)
+    assert (few.layout, few.labels.tolist()) == ("parquet", [0, 1])
+    assert few._rows.tolist() == listed(train, path)._rows.tolist() == [1, 4]
+
+
+@pytest.mark.parametrize("image", [{"bytes": b"x"}, {"bytes": b"x", "path": None}])
+def test_packed_images_whose_names_are_not_stored_cannot_be_listed(tmp_path, image):
+    table = pyarrow.table({"image": [image, image], "label": [0, 1]})
+    pyarrow.parquet.write_table(table, tmp_path / "train-00000-of-00001.parquet")
+    images = open_images("set", "train", Locations(named={"set": tmp_path}))
+    with pytest.raises(DataError, match=r"\(layout `parquet`\) have no file names"):
+        listed(images, write(tmp_path, "n01_1.JPEG\n"))
+
+
 @pytest.mark.parametrize(
     "text, words",
     [
@@ -108,7 +131,7 @@ def test_a_file_in_the_folder_of_another_class_is_refused(folder, tmp_path):
 
 
 def test_images_without_file_names_cannot_be_listed(images, tmp_path):
-    with pytest.raises(DataError, match="layout `digits`, which has no file names"):
+    with pytest.raises(DataError, match=r"\(layout `digits`\) have no file names"):
         listed(images, write(tmp_path, "a_1.png\n"))
 
 
@@ -116,17 +139,17 @@ def test_lists_lie_below_a_data_root_and_are_named_by_data_set_and_share(tmp_pat
     roots = Locations(roots=(tmp_path / "one", tmp_path / "two"))
     path = tmp_path / "two" / "lists" / "imagenet100_1percent.txt"
     with pytest.raises(DataError, match=r"one/lists/imagenet100_1percent.txt, .*two/lists/imagenet100_1percent.txt"):
-        label_list("imagenet100", 0.01, roots)
+        roots.label_list("imagenet100", 0.01)
     path.parent.mkdir(parents=True)
     path.touch()
-    assert label_list("imagenet100", 0.01, roots) == path
+    assert roots.label_list("imagenet100", 0.01) == path
     with pytest.raises(DataError, match="imagenet100_10percent.txt"):
-        label_list("imagenet100", 0.1, roots)
+        roots.label_list("imagenet100", 0.1)
 
 
 def test_the_lists_that_are_shared_have_the_published_sizes(real_data):
     for share, count in ((0.01, 1_278), (0.1, 12_812)):
-        path = label_list("imagenet100", share, Locations(roots=(real_data,)))
+        path = Locations(roots=(real_data,)).label_list("imagenet100", share)
         names = path.read_text().split()
         assert len(set(names)) == count
         assert len({name.partition("_")[0] for name in names}) == 100

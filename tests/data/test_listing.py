@@ -31,7 +31,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def tree(tmp_path: Path) -> Path:
     """Names whose order differs between paths and their text, in a folder below a class folder too; an hour old."""
     root = tmp_path / "train"
-    files = ("b/2.jpg", "b/10.JPG", "b/sub/1.png", "b/sub-1.png", "b-2/1.webp", "ü/ä ö.png", "ü/.hidden.png", "ü/x")
+    files = ("b/2.jpg", "b/10.JPG", "b/sub/1.png", "b/sub-1.png", "b-2/1.webp", "ü/ä ö.png", "ü/.hidden.png", "ü/x", "b/.thumbs/2.jpg")
     for name in files:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"." * len(name))
@@ -60,7 +60,7 @@ def names(files: ImageFiles) -> list[str]:
 
 def test_files_are_sorted_as_paths_are_class_by_class_and_the_fingerprint_is_of_names_and_sizes(tree: Path) -> None:
     files = image_files(tree, CLASSES)
-    images = [path for path in tree.rglob("*") if path.is_file() and path.name not in (".hidden.png", "x")]
+    images = [path for path in tree.rglob("*") if path.is_file() and "/." not in str(path) and path.name != "x"]
     by_class = [sorted(path for path in images if path.relative_to(tree).parts[0] == each) for each in CLASSES]
     assert list(files) == sum(by_class, []) and files.counts.tolist() == [4, 1, 1]
     assert names(files)[:4] == ["b/10.JPG", "b/2.jpg", "b/sub/1.png", "b/sub-1.png"]

@@ -1,5 +1,6 @@
 """Large splits in parquet files: read by row groups, the same as from memory, by threads and processes alike."""
 
+import datetime
 import io
 import json
 import os
@@ -7,6 +8,7 @@ import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -133,6 +135,84 @@ def test_rows_without_bytes_and_other_columns_are_named(tmp_path: Path, monkeypa
     pyarrow.parquet.write_table(pyarrow.table({"image": [b"x"], "label": [0]}), tmp_path / "train-0.parquet")
     with pytest.raises(DataError, match="train-0.parquet.*`image`.*bytes"):
         opened(tmp_path)
+
+
+def write(path: Path, labels: list[Any], names: Any = None, **columns: Any) -> None:
+    """Images with these labels; ``names`` is the Hub's metadata, or where it is a list of words, the names in it."""
+    table = pyarrow.table({"image": [{"bytes": png(0), "path": None}] * len(labels), "label": labels, **columns})
+    if isinstance(names, list):
+        names = json.dumps({"info": {"features": {"label": {"names": names}}}}).encode()
+    pyarrow.parquet.write_table(table.replace_schema_metadata({"huggingface": names} if names else None), path)
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(DataError) as refused:
+        opened(folder)
+    (message,) = refused.value.messages
+    return message
+
+
+@pytest.mark.parametrize("labels", [[0.5, 1.7], ["a", "b"], [True, False], [datetime.date(2000, 1, 1)] * 2, [None] * 2])
+def test_labels_that_are_no_integers_are_refused(tmp_path: Path, labels: list[Any]) -> None:
+    write(tmp_path / "train-0.parquet", labels)
+    message = refusal(tmp_path)
+    assert f"{tmp_path / 'train-0.parquet'}: the labels in the column `label` are" in message and "integers" in message
+
+
+@pytest.mark.parametrize("highest", [2, 50_000_000, 2**40])
+def test_a_label_beyond_all_classes_is_refused_before_it_fills_the_memory(tmp_path: Path, highest: int) -> None:
+    write(tmp_path / "train-0.parquet", [0, highest])
+    assert f"has the label {highest}, but only 2 images and no names of classes" in refusal(tmp_path)
+    write(tmp_path / "train-0.parquet", [0, highest], ["cat", "dog"])
+    assert f"has the label {highest}, and names of 2 classes only" in refusal(tmp_path)
+
+
+def test_labels_without_sign_are_read(tmp_path: Path) -> None:
+    write(tmp_path / "train-0.parquet", [0, 1, 1], label=pyarrow.array([0, 1, 1], pyarrow.uint8()))
+    assert opened(tmp_path).labels.tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [b"{", b"null", b"[]", b"\xff", b"3", b'{"info": 3}', b"[" * 100_000, ["a", "a"], [1, 2],
+     b'{"info": {"features": {"label": {"names": "ab"}}}}'],
+)  # fmt: skip
+def test_odd_metadata_is_refused_and_names_the_file(tmp_path: Path, metadata: Any) -> None:
+    write(tmp_path / "train-0.parquet", [0, 1], metadata)
+    assert f"{tmp_path / 'train-0.parquet'}: its metadata `huggingface`" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("metadata", [b"{}", b'{"info": {"features": {"label": {"dtype": "int64"}}}}'])
+def test_metadata_without_names_is_none(tmp_path: Path, metadata: bytes) -> None:
+    write(tmp_path / "train-0.parquet", [0, 1], metadata)
+    assert opened(tmp_path).classes == ("0", "1")
+
+
+def test_a_file_with_other_columns_than_the_first_is_named(folder: Path) -> None:
+    path = folder / "train-00001-of-00002.parquet"
+    table = pyarrow.parquet.read_table(path)
+    pyarrow.parquet.write_table(table.rename_columns(["img", "fine_label"]), path)
+    assert f"{path} has the columns `img` and `fine_label`, and train-00000-of-00002.parquet `image`" in refusal(folder)
+    pyarrow.parquet.write_table(table.drop_columns(["label"]), path)
+    assert f"{path} has no columns" in refusal(folder)
+
+
+@pytest.mark.parametrize("column", ["image", "label"])
+def test_a_damaged_file_among_others_is_named(folder: Path, column: str) -> None:
+    path = folder / "train-00001-of-00002.parquet"
+    group = pyarrow.parquet.read_metadata(path).row_group(0)
+    chunks = map(group.column, range(group.num_columns))
+    start = next(chunk.data_page_offset for chunk in chunks if chunk.path_in_schema.startswith(column))
+    content = bytearray(path.read_bytes())
+    content[start : start + 20] = b"\xff" * 20
+    path.write_bytes(content)
+    assert f"{path} is truncated or damaged" in refusal(folder)
+
+
+def test_what_is_no_image_is_told_without_the_object_that_holds_it(tmp_path: Path) -> None:
+    write(tmp_path / "train-0.parquet", [0], image=[{"bytes": b"junk", "path": None}])
+    with pytest.raises(DataError, match="`mine`: unreadable image .*train-0.parquet row 0: it is no image, or of"):
+        opened(tmp_path).image(0)
 
 
 def test_large_row_groups_are_complained_of(

@@ -4,15 +4,13 @@ import json
 import os
 import shutil
 import signal
-import tarfile
-from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from urllib.error import URLError
+from typing import Any
 
 import pyarrow.parquet
 import pytest
 import torch
-from torchvision import datasets
 from typer.testing import CliRunner
 
 from clever.catalog import DataError, Locations
@@ -21,9 +19,10 @@ from clever.data import pack, published
 from clever.data import prepare as module
 from clever.data.check import check, imagenet100_classes
 from clever.data.datasets import Images, open_images
+from clever.data.folders import FolderSource
 from clever.data.prepare import prepare
 from clever.errors import RequestError
-from tests.data.published_folders import FOLDERS, birds, flowers, save
+from tests.data.published_folders import FOLDERS, birds, save
 
 WNIDS = sorted(imagenet100_classes())
 
@@ -103,8 +102,24 @@ def test_missing_classes_are_named_and_nothing_is_left(imagenet: Path, tmp_path:
     shutil.rmtree(imagenet / "val")
     (imagenet / "val").mkdir()
     (imagenet / "val" / "ILSVRC2012_val_00000001.JPEG").touch()
-    with pytest.raises(DataError, match="100 of the 100 classes.*it holds ILSVRC2012_val_00000001.JPEG. Unpack every"):
+    with pytest.raises(DataError, match="holds 1 images in no class folders .ILSVRC2012_val_00000001.JPEG.. Sort"):
         prepare("imagenet100", imagenet, tmp_path / "in100")
+    (imagenet / "val" / "ILSVRC2012_val_00000001.JPEG").rename(imagenet / "val" / "ILSVRC2012_img_val.tar")
+    with pytest.raises(DataError, match="100 of the 100 classes.*it holds ILSVRC2012_img_val.tar .unpack .*Unpack"):
+        prepare("imagenet100", imagenet, tmp_path / "in100")
+    assert left(tmp_path) == before
+
+
+@pytest.mark.parametrize("pack_it", [False, True])
+def test_empty_class_folders_are_named_and_nothing_is_left(imagenet: Path, tmp_path: Path, pack_it: bool) -> None:
+    before = left(tmp_path)
+    for split, number in (("train", 3), ("val", 8)):
+        (imagenet / split / WNIDS[number] / f"{WNIDS[number]}_{split}.png").unlink()
+    with pytest.raises(DataError) as refused:
+        prepare("imagenet100", imagenet, tmp_path / "in100", pack_it=pack_it)
+    train, test, _ = refused.value.messages
+    assert f"train split has no image of the classes {WNIDS[3]}" in train
+    assert f"test split has no image of the classes {WNIDS[8]}" in test
     assert left(tmp_path) == before
 
 
@@ -185,6 +200,23 @@ def test_nothing_half_made_is_left_after_any_error(
     assert left(tmp_path) == ["own"]
 
 
+def test_an_interrupt_while_images_are_handed_out_waits_and_leaves_nothing(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, inner, submitted = FolderSource("mine", own, "train"), ThreadPoolExecutor.submit, []
+
+    def interrupted(pool: ThreadPoolExecutor, *task: Any) -> Future:
+        os.kill(os.getpid(), signal.SIGINT)
+        submitted.append(task)  # is not reached where the exception comes at once
+        return inner(pool, *task)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        pack.pack("mine", source, tmp_path, "train")
+    assert len(submitted) == 6 and signal.getsignal(signal.SIGINT) is before
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_terminated_command_leaves_nothing(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
@@ -219,10 +251,43 @@ def test_a_failure_under_force_keeps_what_was_there(own: Path, tmp_path: Path) -
     assert (target / "train" / "cat" / "0.png").is_file() and left(tmp_path) == ["made", "own"]
 
 
+@pytest.mark.parametrize("options", [{}, {"copy": True}, {"pack_it": True}])
+def test_what_the_origin_links_into_is_never_replaced(own: Path, tmp_path: Path, options: dict[str, bool]) -> None:
+    prepare("imagenette", own, tmp_path / "a", copy=True)
+    prepare("imagenette", tmp_path / "a", tmp_path / "c")
+    link = tmp_path / "c" / "train" / "cat" / "0.png"
+    with pytest.raises(RequestError, match=f"{link} is a link to {tmp_path / 'a'}/train/cat/0.png, which lies in `--"):
+        prepare("imagenette", tmp_path / "c", tmp_path / "a", force=True, **options)
+    image = tmp_path / "a" / "train" / "cat" / "0.png"
+    assert image.read_bytes() == (own / "train" / "cat" / "0.png").read_bytes() and left(tmp_path) == ["a", "c", "own"]
+    prepare("imagenette", own, tmp_path / "c", force=True, **options)
+
+
+def test_what_a_killed_command_has_left_is_named(own: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in (".made.x1y2z3_a.tmp", ".made.more.x1y2z3_a.tmp"):
+        (tmp_path / name).mkdir()
+    prepare("imagenette", own, tmp_path / "made")
+    assert f"{tmp_path / '.made.x1y2z3_a.tmp'} was left by a" in caplog.text and ".made.more" not in caplog.text
+
+
+def test_file_names_that_are_no_utf_8_are_packed(own: Path, tmp_path: Path) -> None:
+    shutil.copy(own / "train" / "cat" / "0.png", os.fsencode(own) + b"/train/cat/\xff.png")
+    prepare("mine", own, tmp_path / "packed", pack_it=True)
+    assert "\ufffd.png" in [opened("mine", tmp_path / "packed", "train").file_name(row) for row in range(7)]
+
+
 def test_two_images_of_one_name_in_a_class_are_refused(own: Path, tmp_path: Path) -> None:
     save(own / "train" / "cat" / "more" / "0.png", 5)
     with pytest.raises(DataError, match="class `cat` has two images of the name 0.png"):
         prepare("imagenette", own, tmp_path / "made")
+
+
+def test_a_list_that_names_images_elsewhere_is_refused(tmp_path: Path) -> None:
+    birds(tmp_path / "raw")
+    listed = tmp_path / "raw" / "CUB_200_2011" / "images.txt"
+    listed.write_text(listed.read_text().replace("1 001.Bird_1", f"1 {tmp_path}/001.Bird_1"))
+    with pytest.raises(DataError, match=f"its lists name 1 images that lie elsewhere: {tmp_path}/001.Bird_1/Bird_1"):
+        opened("cub200", tmp_path / "raw", "test")
 
 
 def test_a_class_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
@@ -259,61 +324,20 @@ def test_a_target_that_holds_the_origin_or_has_no_folder_above_is_refused(own: P
     for target in (own, tmp_path):
         with pytest.raises(RequestError, match="which it would replace"):
             prepare("imagenette", own, target, force=True)
+    for target in (own / "packed", own / "train" / "cat" / "new"):
+        with pytest.raises(RequestError, match=f"{target}` lies in `--from {own}`, which it would change"):
+            prepare("imagenette", own, target, pack_it=True)
+    assert left(own) == ["train", "val"] and left(own / "train" / "cat") == ["0.png", "1.png", "2.png"]
     with pytest.raises(RequestError, match=f"{tmp_path / 'no'} is no folder: make it first"):
         prepare("imagenette", own, tmp_path / "no" / "made")
 
 
-def test_parquet_files_need_no_preparation(own: Path, tmp_path: Path) -> None:
+def test_parquet_files_need_no_preparation(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare("mine", own, tmp_path / "packed", pack_it=True)
-    with pytest.raises(RequestError, match="holds no image files but parquet, which is read as it is"):
-        prepare("mine", tmp_path / "packed", tmp_path / "again", pack_it=True)
-
-
-class FakeFlowers:
-    """Stands in for torchvision's class: puts the set and its archive there, or fails half-way."""
-
-    error: Exception | None = None
-
-    def __init__(self, root: Path, download: bool) -> None:
-        assert download
-        flowers(root)
-        (root / "flowers-102" / "102flowers.tgz").touch()
-        if self.error:
-            raise self.error
-
-
-@pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception | None], None]:
-    monkeypatch.setattr(datasets, "Flowers102", FakeFlowers)
-    return lambda error: monkeypatch.setattr(FakeFlowers, "error", error)
-
-
-def test_a_download_goes_through_torchvision_and_can_be_read(failing: Callable, tmp_path: Path) -> None:
-    failing(None)
-    made = prepare("flowers102", None, tmp_path / "flowers102")
-    assert made["as"] == "download" and made["splits"]["train"]["images"] == 3
-    assert len(open_images("flowers102", "test", Locations(roots=(tmp_path,)))) == 2
-    assert not list(tmp_path.rglob("*.tgz")) and left(tmp_path) == ["flowers102"]
-
-
-@pytest.mark.parametrize(
-    "error", [URLError("no network"), RuntimeError("not found or corrupted"), EOFError("ended"), tarfile.ReadError("")]
-)
-def test_a_failed_download_names_its_address_and_leaves_nothing(
-    failing: Callable, tmp_path: Path, error: Exception
-) -> None:
-    failing(error)
-    with pytest.raises(DataError, match="https://www.robots.ox.ac.uk/.*Nothing was left behind. Try again;.*setid.mat"):
-        prepare("flowers102", None, tmp_path / "flowers102")
-    assert left(tmp_path) == []
-
-
-@pytest.mark.parametrize("name", module.DOWNLOADS)
-def test_torchvision_has_every_set_that_is_downloaded(name: str) -> None:
-    wanted = module.DOWNLOADS[name]
-    theirs = getattr(datasets, wanted.dataset)
-    spoken = [getattr(theirs, each, "") for each in ("url", "_URL", "_download_url_prefix", "_RESOURCES")]
-    assert wanted.url in str(spoken)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RequestError, match="holds no image files but parquet, which is read as it is") as refused:
+        prepare("mine", Path("packed"), tmp_path / "again", pack_it=True)
+    assert f'`[data] mine = "{tmp_path / "packed"}"`' in str(refused.value)
 
 
 def test_the_command_says_what_was_made_and_how_it_is_used(own: Path, tmp_path: Path) -> None:
