@@ -26,6 +26,8 @@ SHARED = ("dataset", "shape", "split_ratio", "subset", "image_size", "threads", 
 """What the evaluations of a pre-training read as it did, unless they are told otherwise."""
 AS_THE_PROBE = ("crop_size", "resize", "train_scale", "precision")
 """What all evaluations on labelled images read as the linear probe does, unless they are told otherwise."""
+OF_INVARIANCE = ("task", "jitter", "resize_rule")
+"""What the test of invariance adds to the reading of images."""
 
 
 def probe(pretrain: Task, reading: Values, given: Given, seed: int) -> Task:
@@ -70,7 +72,7 @@ def _rotation(pretrain: Task, reading: Values, given: Given, seed: int) -> Chain
         return (Task(spec=RotationSpec.model_validate(values), needs=(pretrain.id,)),)
     of_the_classifier = {key: value for key, value in own.items() if key in FinetuneSpec.model_fields}
     parent = FinetuneSpec.model_validate({**_classifier(reading, given), **trained, **of_the_classifier, "seed": seed})
-    of_the_test = {key: own[key] for key in own if key in Reading.model_fields or key in ("task", "jitter")}
+    of_the_test = {key: own[key] for key in own if key in Reading.model_fields or key in OF_INVARIANCE}
     read = RotationSpec.model_validate({**_as(parent, Reading), "trains": parent.trains, **of_the_test, "seed": seed})
     classifier = Task(spec=parent, needs=(pretrain.id,))
     return classifier, Task(spec=read, needs=(classifier.id,))

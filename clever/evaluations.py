@@ -139,14 +139,21 @@ class RotationSpec(ClassifierSpec):
 
     semantics: ClassVar[int] = 1
     kind: Literal[TaskKind.ROTATION] = TaskKind.ROTATION
+    ADDED_LATER = frozenset({"resize_rule"})
+
     task: Literal["invariance", "sensitivity"]
-    jitter: bool = False  # invariance only: change the colours of rotated images too, as the released code does
+    # Of invariance only, and both as in the released code: change the colours of rotated images too (`jitter`), and
+    # resize them bilinear, those that are not rotated bicubic (`released`; `uniform`: all of them bicubic).
+    jitter: bool = False
+    resize_rule: Literal["released", "uniform"] = "uniform"
 
     @model_validator(mode="after")
     def _says_nothing_in_vain(self) -> "RotationSpec":
         if self.task == "sensitivity":
             if self.jitter:
                 raise ValueError("jitter says nothing to sensitivity: quarter turns leave the colours alone")
+            if self.resize_rule != "uniform":
+                raise ValueError("resize_rule says nothing to sensitivity: all of its images are resized bicubic")
             return self
         for name in ("train_scale", "epochs", "global_batch", "learning_rate", "momentum", "weight_decay"):
             default = WEIGHT_DECAY[self.trains] if name == "weight_decay" else type(self).model_fields[name].default

@@ -100,6 +100,7 @@ class Metric(StrEnum):
 
     TOP1 = "top1"
     TOP5 = "top5"
+    BEST_TOP1 = "best_top1"  # after the epoch that is best on the test images: chosen by them, so too high
     TOP1_STD = "top1_std"  # sample standard deviation of top-1 over the seeds
     JF_MEAN = "jf_mean"  # of DAVIS: (J&F)_m, J_m and F_m
     J_MEAN = "j_mean"
@@ -113,6 +114,7 @@ class Metric(StrEnum):
     READ = "read"  # how well a factor is read from features: R^2, or AUC of what is on or off
     READ_AS_FEW = "read_as_few"  # the same from as many columns as the smallest representation has
     MOVED = "moved"  # how far a factor moves the features, in distances between images
+    CHANGED = "changed"  # the same relative to the features' own length: |z(t(x)) - z(x)| / |z(x)| (Eq. 6 to 9)
     ROTATION = "rotation"  # does pre-training see rotated images?
     BACKBONE = "backbone"
     PARAMETERS = "parameters"  # of the backbone, in millions
@@ -124,18 +126,20 @@ class Metric(StrEnum):
     STATUS = "status"  # what became of h_V beside h_I, in words
 
 
-SCORES = (Metric.TOP1, Metric.TOP5, Metric.TOP1_STD)
+LAST = (Metric.TOP1, Metric.TOP5, Metric.TOP1_STD)
+SCORES = (*LAST, Metric.BEST_TOP1)
 OF_VIDEO = (Metric.JF_MEAN, Metric.J_MEAN, Metric.F_MEAN)
 OF_SALIENCY = (Metric.IOU, Metric.ACC, Metric.FMAX, Metric.IOU_BS, Metric.ACC_BS, Metric.FMAX_BS)
-OF_FACTORS = (Metric.READ, Metric.READ_AS_FEW, Metric.MOVED)
+OF_FACTORS = (Metric.READ, Metric.READ_AS_FEW, Metric.MOVED, Metric.CHANGED)
 FACTS = (Metric.ROTATION, Metric.BACKBONE, Metric.PARAMETERS, Metric.GFLOPS)
 SIZES = (Metric.HEAD_NORM_V, Metric.HEAD_NORM_I, Metric.Z_V, Metric.Z_I)
-"""Measured of a classifier, a video, a mask or a factor; known of a model; noted during pre-training, at an epoch."""
+"""Measured of a classifier (`LAST`: also of one that is only tested), a video, a mask or a factor; known of a model;
+noted during pre-training, at an epoch."""
 
 
 MEASURED_BY = {
     TaskKind.PROBE: (*SCORES, Metric.PARAMETERS, Metric.GFLOPS),
-    TaskKind.PERTURBED: (*SCORES, Metric.PARAMETERS, Metric.GFLOPS),
+    TaskKind.PERTURBED: (*LAST, Metric.PARAMETERS, Metric.GFLOPS),
     TaskKind.FINETUNE: SCORES,
     TaskKind.ROTATION: SCORES,
     TaskKind.VIDEO: OF_VIDEO,

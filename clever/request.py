@@ -2,10 +2,11 @@
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from clever import grid, plan, settings
 from clever.errors import RequestError
@@ -27,6 +28,7 @@ class Request:
     targets: tuple[str, ...] = ()  # as they were given
     jobs: Jobs | None = None  # who knows the scheduler's jobs
     command: str = "run"  # which was given, and goes on when it is given again
+    given: tuple[str, ...] = ()  # the options as they were typed
 
     @classmethod
     def read(
@@ -40,7 +42,7 @@ class Request:
         loaded = settings.load(os.environ, store=store)
         name = profile or loaded.profile
         studies = grid.studies(targets, name, loaded.locations, settings=overrides or (), seeds=seeds)
-        return cls(loaded, name, studies, tuple(targets))
+        return cls(loaded, name, studies, tuple(targets), given=typed(profile, store, seeds, overrides))
 
     @cached_property
     def store(self) -> Store:
@@ -56,22 +58,37 @@ class Request:
 
     @property
     def options(self) -> str:
-        """Targets and profile as they are typed, for the hints at the end of commands."""
-        profile = ["--profile", self.profile] if self.profile != self.settings.profile else []
-        return shlex.join([*self.targets, *profile])
+        """Targets and options as they are typed, for the hints at the end of commands."""
+        return shlex.join([*self.targets, *self.given])
 
     @property
     def devices(self) -> dict[TaskKind, str]:
         """Which kinds of tasks take `one` device and which `all`, as the profile says."""
         return {kind: share for study in self.studies for kind, share in study.profile.devices.items()}
 
-    def check_data(self, datasets: set[str]) -> None:
-        """Every data set must be there before anything starts; raises RequestError naming all that are not."""
-        mistakes = []
-        for name in sorted(datasets):
+    def check_data(self, specs: Iterable[Any]) -> None:
+        """Every data set and list of labels must be there before anything starts: a fine-tuning comes last.
+
+        Raises RequestError naming all that are not.
+        """
+        specs, locations = list(specs), self.settings.locations
+        lists = {(spec.dataset, spec.share) for spec in specs if getattr(spec, "labels_by", None) == "list"}
+        checks = [partial(locations.find, name) for name in sorted({spec.dataset for spec in specs})]
+        checks += [partial(locations.check_label_list, *each) for each in sorted(lists)]
+        mistakes: dict[str, None] = {}  # in order, each once
+        for check in checks:
             try:
-                self.settings.locations.find(name)
+                check()
             except RequestError as error:
-                mistakes += error.messages
+                mistakes |= dict.fromkeys(error.messages)
         if mistakes:
             raise RequestError(*mistakes)
+
+
+def typed(
+    profile: str | None, store: Path | None, seeds: str | None, overrides: Sequence[str] | None
+) -> tuple[str, ...]:
+    """The words that give these options once more, to this command or to another one."""
+    single = {"--profile": profile, "--store": store, "--seeds": seeds}
+    words = [word for name, value in single.items() if value is not None for word in (name, str(value))]
+    return (*words, *(word for text in overrides or () for word in ("--set", text)))

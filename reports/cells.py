@@ -63,7 +63,10 @@ def _check_complete(study: Study, chains: Sequence[Chain], coordinates: dict[str
     """Raises RequestError where one of several numbers of an evaluation is meant, and not said which."""
     spec = chains[0][-1].spec if chains else None
     wanted = "factor" if isinstance(spec, FactorsSpec) else "rotated"
-    several = isinstance(spec, FactorsSpec) or (isinstance(spec, RotationSpec) and spec.task == "invariance")
+    untrained = isinstance(spec, RotationSpec) and spec.task == "invariance"
+    if untrained and metric == Metric.BEST_TOP1:
+        raise RequestError(f"{study.name}: the test of invariance trains nothing that could have a `{metric}`; show top1")
+    several = isinstance(spec, FactorsSpec) or untrained
     if several and wanted not in coordinates:
         raise RequestError(f"{study.name}: a row, column or claim does not say which `{wanted}` its `{metric}` is of")
 
@@ -118,7 +121,7 @@ def paper_place(study: Study, coordinates: dict[str, str], metric: Metric) -> di
     numbers.
     """
     parts = [coordinates[key] for key in ("evaluation", "rotated", "factor", "epoch") if key in coordinates]
-    if metric in SCORES and not parts:
+    if metric in SCORES and not parts and "perturbation" in coordinates:
         parts = [coordinates["perturbation"]]
     return {"dataset": str(study.experiment.pretrain.get("dataset")), "column": ".".join(parts), "metric": metric}
 
@@ -182,9 +185,9 @@ def _scores(task: Task, scores: dict, coordinates: dict[str, str]) -> dict:
 def factor_reading(result: dict, coordinates: dict[str, str], metric: str) -> tuple[float | None, str]:
     """How well a factor is read, or how far it moves the features; and why there is no number, where there is none."""
     place = coordinates["factor"], coordinates["representation"]
-    if metric == Metric.MOVED:
+    if metric in (Metric.MOVED, Metric.CHANGED):
         cell = result["change"][place[0]][place[1]]
-        value = cell["between_images"]
+        value = cell["between_images" if metric == Metric.MOVED else "relative"]
     else:
         cell = result["scores"][place[0]][place[1]]
         value = cell["as_few"] if metric == Metric.READ_AS_FEW else cell.get("r2", cell.get("auc"))

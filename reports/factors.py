@@ -10,18 +10,21 @@ from clever.errors import RequestError
 from clever.names import Factor, Representation
 
 PARTS = {Representation.FULL: "full", Representation.INVARIANT: "IR", Representation.EQUIVARIANT: "EF"}
-GROUPS = ("read", "as few", "moved")
+GROUPS = ("read", "as few", "moved", "changed")
 CELL = (0.4, 0.27)  # inches wide and high
 GROUP_GAP = 0.25  # in cells
 PANEL_GAP = 0.35  # inches
-READ_COLOURS, MOVED_COLOURS = "Blues", "Oranges"
+COLOURS = ("Blues", "Blues", "Oranges", "Greens")
+DISTANCES = {2: "between_images", 3: "relative"}  # by group: the change that it shows
 DARK = 0.6  # of a colour map: from here on numbers are white
 NOT_THERE = "0.92"  # grey
 LEGEND = (
     "Blue: the factor as read from the features of held-out images, R² or AUC (white: nothing, R² 0 or AUC .5); "
-    "`as few`: from as many random columns as the smallest part has. Orange: how far the strongest change moves the "
-    "features, in mean distances between two images; the deepest colour is {limit:.2g}. IR, EF: z_IR, z_EF."
+    "`as few`: from as many random columns as the smallest part has. How far the strongest change moves the features: "
+    "orange, `moved`, in mean distances between two images (the deepest colour is {moved:.2g}); green, `changed`, in "
+    "their own length, {formula} (the deepest colour is {changed:.2g}). IR, EF: z_IR, z_EF."
 )
+FORMULA = "|z(t(x)) - z(x)| / |z(x)|".replace(" ", "\u00a0")  # no line may end within it
 CHARACTERS_PER_INCH = 19  # of the notes below
 
 
@@ -49,18 +52,18 @@ def factors_figure(results: Mapping[str, dict[str, Any]]) -> str:
     from matplotlib.figure import Figure
 
     factors = [factor for factor in Factor if any(factor in result["scores"] for result in results.values())]
-    limit = largest_change(results)
+    limits = {group: largest_change(results, distance) for group, distance in DISTANCES.items()}
     widths = [len(GROUPS) * (len(result["columns"]) + GROUP_GAP) for result in results.values()]
     width = max(CELL[0] * sum(widths) + 1.4 + PANEL_GAP * len(widths), 5.0)
-    below = [LEGEND.format(limit=limit), *notes(results)]
+    below = [LEGEND.format(moved=limits[2], changed=limits[3], formula=FORMULA), *notes(results)]
     below = [line for text in below for line in textwrap.wrap(text, round(CHARACTERS_PER_INCH * width))]
-    height = CELL[1] * len(factors) + 0.9 + 0.12 * len(below)
+    height = CELL[1] * len(factors) + 0.95 + 0.12 * len(below)
     with matplotlib.rc_context({"svg.hashsalt": "clever", "svg.fonttype": "none"}):
         figure = Figure(figsize=(width, height), layout="constrained")
         figure.get_layout_engine().set(wspace=0.04)
         panels = figure.subplots(1, len(results), squeeze=False, sharey=True, width_ratios=widths)[0]
         for axes, (label, result) in zip(panels, results.items(), strict=True):
-            _draw_panel(axes, label, result, factors, limit)
+            _draw_panel(axes, label, result, factors, limits)
         names = [f"{factor} ({_metric(results, factor)})".replace("_", " ") for factor in factors]
         panels[0].set_yticks([number + 0.5 for number in range(len(factors))], names, fontsize=8)
         figure.supxlabel("\n".join(below), fontsize=6.5, x=0.02, ha="left")
@@ -69,14 +72,14 @@ def factors_figure(results: Mapping[str, dict[str, Any]]) -> str:
     return file.getvalue()
 
 
-def cells(result: dict[str, Any], factor: str, limit: float) -> Iterator[Cell]:
-    """A factor's numbers from left to right."""
+def cells(result: dict[str, Any], factor: str, limits: Mapping[int, float]) -> Iterator[Cell]:
+    """A factor's numbers from left to right; ``limits`` are the largest changes of the groups that show one."""
     scores, change = result["scores"].get(factor, {}), result["change"].get(factor, {})
     for group in range(len(GROUPS)):
         for part in result["columns"]:
-            if group == 2:
-                value = change.get(part, {}).get("between_images")
-                shade = (value or 0.0) / limit
+            if group in DISTANCES:
+                value = change.get(part, {}).get(DISTANCES[group])
+                shade = (value or 0.0) / limits[group]
             else:
                 own = scores.get(part, {})
                 metric = "auc" if "auc" in own else "r2"
@@ -85,14 +88,14 @@ def cells(result: dict[str, Any], factor: str, limit: float) -> Iterator[Cell]:
             yield Cell(group, part, value, min(max(shade, 0.0), 1.0))
 
 
-def largest_change(results: Mapping[str, dict[str, Any]]) -> float:
-    """The largest change of any method: one scale for all panels."""
+def largest_change(results: Mapping[str, dict[str, Any]], distance: str) -> float:
+    """The largest change of any method, in ``distance``: one scale for all panels."""
     values = [
-        cell["between_images"]
+        cell[distance]
         for result in results.values()
         for parts in result["change"].values()
         for cell in parts.values()
-        if cell["between_images"] is not None
+        if cell[distance] is not None
     ]
     return max(values, default=0.0) or 1.0
 
@@ -129,16 +132,18 @@ def _metric(results: Mapping[str, dict[str, Any]], factor: str) -> str:
     return "AUC" if any("auc" in cell for cell in found) else "R²"
 
 
-def _draw_panel(axes: Any, label: str, result: dict[str, Any], factors: list[Factor], limit: float) -> None:
+def _draw_panel(
+    axes: Any, label: str, result: dict[str, Any], factors: list[Factor], limits: Mapping[int, float]
+) -> None:
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
     parts = list(result["columns"])
     stride = len(parts) + GROUP_GAP
     for row, factor in enumerate(factors):
-        for cell in cells(result, factor, limit):
+        for cell in cells(result, factor, limits):
             left = cell.group * stride + parts.index(cell.part)
-            colours = colormaps[MOVED_COLOURS if cell.group == 2 else READ_COLOURS]
+            colours = colormaps[COLOURS[cell.group]]
             face = NOT_THERE if cell.value is None else colours(cell.shade)
             axes.add_patch(Rectangle((left, row), 1, 1, facecolor=face, edgecolor="white", linewidth=0.5))
             text = "n/a" if cell.value is None else short(cell.value)
@@ -153,7 +158,7 @@ def _draw_panel(axes: Any, label: str, result: dict[str, Any], factors: list[Fac
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title(f"{label} ({result['images']:,} test images)", fontsize=9, pad=26)
+    axes.set_title(f"{label} ({result['images']:,} test images)", fontsize=9, pad=31)
 
 
 def short(value: float) -> str:

@@ -1,5 +1,6 @@
 """All formats of a report: rendering it as text, and writing it into a folder."""
 
+import contextlib
 import csv
 import io
 import json
@@ -53,7 +54,8 @@ def render(
 def write(report: Report, format: str, folder: Path, *, claims_only: bool = False) -> list[Path]:
     """Write the report into ``folder``: one file a table, named for it and its profile; JSON in one file.
 
-    Raises RequestError for a format that there is not, and where two tables would be one file.
+    Raises RequestError for a format that there is not, where two tables would be one file, and where nothing can be
+    written into ``folder``.
     """
     _check(format)
     if claims_only:
@@ -68,11 +70,23 @@ def write(report: Report, format: str, folder: Path, *, claims_only: bool = Fals
         pages = {name: page for name, page in pages.items() if drawable(page.tables[0])} or {"report": report}
     elif format == "json" or not pages:
         pages = {"report" if pages else "claims": report}
-    paths = []
-    for name, page in pages.items():
-        paths.append(folder / f"{name}-{report.profile}.{FORMATS[format]}")
-        write_text(paths[-1], render(page, format))
-    return paths
+    texts = {
+        folder / f"{name}-{report.profile}.{FORMATS[format]}": render(page, format) for name, page in pages.items()
+    }
+    with _writing(folder):
+        for path, text in texts.items():
+            write_text(path, text)
+    return list(texts)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RequestError(
+            f"{folder}: no files can be written there ({error.strerror or error}): give another folder with --out DIR"
+        ) from None
 
 
 def _write_pictures(report: Report, folder: Path) -> list[Path]:
@@ -82,12 +96,12 @@ def _write_pictures(report: Report, folder: Path) -> list[Path]:
         raise RequestError(
             "png shows the masks of one saliency evaluation side by side, and none is finished here: `clever run figure4`"
         )
-    paths = []
-    for name, folders in found.items():
-        paths.append(folder / f"{name}-{report.profile}.png")
-        with replacing(paths[-1]) as temporary:
-            figure4(folders).save(temporary, format="PNG")
-    return paths
+    pictures = {folder / f"{name}-{report.profile}.png": figure4(folders) for name, folders in found.items()}
+    with _writing(folder):
+        for path, picture in pictures.items():
+            with replacing(path) as temporary:
+                picture.save(temporary, format="PNG")
+    return list(pictures)
 
 
 def _saliency(table: Table) -> dict[str, Path]:

@@ -55,7 +55,7 @@ class Column:
     @property
     def compared(self) -> bool:
         """Is a larger number a better one, which gains and the best of a group may be told of?"""
-        return self.metric in (Metric.TOP1, Metric.TOP5, *OF_VIDEO, *OF_SALIENCY)
+        return self.metric in (Metric.TOP1, Metric.TOP5, Metric.BEST_TOP1, *OF_VIDEO, *OF_SALIENCY)
 
 
 @dataclass(frozen=True)

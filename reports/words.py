@@ -191,6 +191,8 @@ def _units(table: Table) -> Iterator[str]:
     scores = [f"Top-{metric.removeprefix('top')}" for metric in (Metric.TOP1, Metric.TOP5) if metric in metrics]
     if scores:
         yield f"{' and '.join(scores)} accuracy in percent{on}."
+    if Metric.BEST_TOP1 in metrics:
+        yield "Best: top-1 after the epoch that is best on the test images, as the released code prints; else the last."
     if metrics & {*OF_VIDEO}:
         yield "J: region similarity, F: contour accuracy, means over objects; (J&F)_m is the mean of the two. Fractions."
     if metrics & {*OF_SALIENCY}:
@@ -199,7 +201,8 @@ def _units(table: Table) -> Iterator[str]:
         yield (
             "Read: how well a ridge regression (R²) or a logistic one (AUC) reads the factor from the features of held-out "
             "images; as few: from as many columns as z_EF has. Moved: how far the factor at its strongest moves the "
-            "features, as a share of the distance between two images."
+            "features, as a share of the distance between two images. Changed: the same as a share of their own "
+            "length, |z(t(x)) - z(x)| / |z(x)| (Eq. 6 to 9)."
         )
     if Metric.TOP1_STD in metrics:
         yield "std.: of top-1, over repetitions of the probe."

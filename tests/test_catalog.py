@@ -16,6 +16,24 @@ def test_a_set_is_found_below_the_first_root_that_has_it(tmp_path):
     assert locations.find("imagenette") == tmp_path / "a" / "imagenette2"
 
 
+def test_an_empty_folder_hides_no_other(tmp_path):
+    for root in ("a", "b"):
+        (tmp_path / root / "imagenette").mkdir(parents=True)
+    (tmp_path / "b" / "imagenette" / "train").mkdir()
+    assert Locations((tmp_path / "a", tmp_path / "b")).find("imagenette") == tmp_path / "b" / "imagenette"
+    assert Locations((tmp_path / "a",)).find("imagenette") == tmp_path / "a" / "imagenette"
+
+
+def test_a_folder_that_cannot_be_looked_at_is_named_with_the_reason(tmp_path):
+    long, file = tmp_path / ("x" * 300), tmp_path / "file"
+    file.touch()
+    for place, why in ((long, "File name too long"), (file, "no folder")):
+        locations = Locations(named={"mine": place})
+        assert locations.content("mine") is Content.LABELLED
+        with pytest.raises(DataError, match=f"looked in {place}: {why}"):
+            locations.find("mine")
+
+
 def test_a_folder_named_for_a_set_wins_over_the_roots_and_is_the_only_one_tried(tmp_path):
     (tmp_path / "cifar10").mkdir()
     (tmp_path / "elsewhere").mkdir()

@@ -26,7 +26,7 @@ FINETUNE = with_evaluations(
     columns="{label: a, evaluation: few, metric: top1}, {label: b, evaluation: birds, metric: top1}",
 )  # fmt: skip
 INVARIANCE = with_evaluations(
-    "task: rotation, fields: {task: invariance, dataset: oxford_pet, trains: head, jitter: true}",
+    "task: rotation, fields: {task: invariance, dataset: oxford_pet, trains: head, jitter: true, resize_rule: released}",
     columns="{label: a, rotated: ro_90, metric: top1}",
 )
 VIDEO = with_evaluations("task: video", columns="{label: a, metric: jf_mean}")
@@ -63,9 +63,11 @@ def test_the_test_of_invariance_reads_a_classifier_and_that_of_sensitivity_train
     classifier, test = chain_of(point, "rotation")
     assert isinstance(classifier.spec, FinetuneSpec) and isinstance(test.spec, RotationSpec)
     assert classifier.needs == (point.pretrain.id,) and test.needs == (classifier.id,)
-    assert (classifier.spec.trains, test.spec.trains, test.spec.jitter) == ("head", "head", True)
+    assert (classifier.spec.trains, test.spec.trains) == ("head", "head")
+    assert (test.spec.jitter, test.spec.resize_rule) == (True, "released")
     assert classifier.spec.dataset == test.spec.dataset == "oxford_pet"
-    text = INVARIANCE.replace("task: invariance", "task: sensitivity").replace("jitter: true", "epochs: 7")
+    text = INVARIANCE.replace("task: invariance", "task: sensitivity")
+    text = text.replace("jitter: true, resize_rule: released", "epochs: 7")
     point = expand(tmp_path, text.replace("rotated: ro_90, ", "")).points[0]
     (test,) = chain_of(point, "rotation")
     assert (test.needs, test.spec.epochs, test.spec.weight_decay) == ((point.pretrain.id,), 7, 0.0)

@@ -1,9 +1,10 @@
 """Cheap monitors of a pre-training, with nothing trained: a weighted k-NN classifier, and retrieval by likeness.
 
-Features are compared by their cosine. k-NN is DINO's: the k nearest training images vote for their class with
-exp(cosine / .07). Retrieval is that of the literature of metric learning: every test image asks among all other test
-images; recall@1 is the share whose nearest one is of their class, and average precision is the mean, over the images of
-that class, of the precision down to each of them. Of images equally near, the one that is stored first comes first.
+Features, the backbone's output (of a ViT the last block's CLS token, and not the probe's four), are compared by their
+cosine. k-NN is DINO's: the k nearest training images vote for their class with exp(cosine / .07). Retrieval is that of
+the literature of metric learning: every test image asks among all other test images; recall@1 is the share whose
+nearest one is of their class, and average precision is the mean, over the images of that class, of the precision down
+to each of them. Of images equally near, the one that is stored first comes first.
 """
 
 import logging
@@ -22,7 +23,7 @@ from clever.data.datasets import Images, open_images
 from clever.data.loader import test_batches
 from clever.data.perturb import normalise
 from clever.errors import RequestError
-from clever.evaluate.frozen import probe_features
+from clever.evaluate.frozen import output_features
 from clever.names import Pipeline
 from clever.spec import PretrainSpec
 
@@ -86,7 +87,7 @@ class Monitor:
 
         An image that cannot be read costs the numbers, with a warning, and not the training.
         """
-        if epoch % self.every_epochs and epoch != self.spec.epochs:
+        if epoch % self.every_epochs and epoch != self.spec.all_epochs:
             return {}
         try:
             with evaluating(backbone):
@@ -111,7 +112,7 @@ class Monitor:
         )  # fmt: skip
         features = []
         for resized, _, _ in batches:
-            features.append(probe_features(backbone, normalise(resized["bicubic"]), self.spec.precision))
+            features.append(output_features(backbone, normalise(resized["bicubic"]), self.spec.precision))
             self.alive()
         return torch.cat(features)
 

@@ -79,14 +79,15 @@ def invariance(
     torch.set_num_threads(spec.threads)
     model = read_classifier(spec, classifier, test.classes).to(device)
     counts = {name: torch.zeros(2, dtype=torch.int64) for name in DEGREES}
+    rule = interpolations(spec)
     steps, began = math.ceil(len(test) / batch_size), time.monotonic()
     batches = test_batches(
-        test, crop_size=spec.crop_size, resize=spec.resize, interpolations=("bicubic",), batch_size=batch_size,
-        workers=workers, device=device,
+        test, crop_size=spec.crop_size, resize=spec.resize, interpolations=tuple(sorted(set(rule.values()))),
+        batch_size=batch_size, workers=workers, device=device,
     )  # fmt: skip
     for step, (resized, labels, indices) in enumerate(batches, start=1):
         for name, degrees in DEGREES.items():
-            images = resized["bicubic"]
+            images = resized[rule[name]]
             if degrees is not None:
                 images = rotated(images, degrees, spec.jitter, keys(spec.seed, zlib.crc32(name.encode()), indices))
             counts[name] += model.hits(normalise(images), labels)[0].cpu()
@@ -97,6 +98,12 @@ def invariance(
     scores = {name: percentages(hits, len(test)) for name, hits in counts.items()}
     log(1, {f"{metric}/{FULL}/{name}": value for name, score in scores.items() for metric, value in score.items()})
     return {"scores": {FULL: scores}, "images": len(test)}
+
+
+def interpolations(spec: RotationSpec) -> dict[str, str]:
+    """How the test image is resized for each column (the released code's rotated transforms name no interpolation)."""
+    turned = "bilinear" if spec.resize_rule == "released" else "bicubic"
+    return {name: "bicubic" if degrees is None else turned for name, degrees in DEGREES.items()}
 
 
 def rotated(images: Tensor, degrees: float, jitter: bool, keys: Tensor) -> Tensor:

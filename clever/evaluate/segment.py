@@ -85,7 +85,7 @@ def saliency_task(
     images in ``folder/shown``, and the name of the file with the scores of every image. Raises what `saliency` does,
     and WeightsError where ``weights`` is not this backbone's.
     """
-    torch.set_num_threads(spec.threads)
+    torch.set_num_threads(1)  # `spec.threads` of them take images, and each computes alone
     backbone = teacher_backbone(spec.shape, weights).to(device)
     pairs, words = _chosen(spec, images)
     for name in (MASKS, SOLVED_MASKS, SHOWN):

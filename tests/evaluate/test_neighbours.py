@@ -67,6 +67,31 @@ def test_k_nn_is_that_of_the_formula(k: int, monkeypatch: pytest.MonkeyPatch) ->
         assert knn_accuracy(train, known, test, labels, neighbours=k) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("k", [1, 5, 20])
+def test_k_nn_is_that_of_scikit_learn(k: int) -> None:
+    from sklearn.neighbors import KNeighborsClassifier
+
+    def votes(distances: np.ndarray) -> np.ndarray:
+        return np.exp((1 - distances) / 0.07)
+
+    (train, known), (test, labels) = clustered(200, 5), clustered(150, 6)
+    model = KNeighborsClassifier(n_neighbors=k, weights=votes, metric="cosine").fit(train.double(), known)
+    found = knn_accuracy(train, known, test, labels, neighbours=k)
+    assert found == pytest.approx(model.score(test.double(), labels)) and 0.3 < found < 1
+
+
+def test_mean_average_precision_is_that_of_scikit_learn() -> None:
+    from sklearn.metrics import average_precision_score
+    from sklearn.metrics.pairwise import cosine_similarity
+
+    features, labels = clustered(60, 7)
+    cosines, expected = cosine_similarity(features.double()), []
+    for own in range(len(features)):
+        others = np.arange(len(features)) != own
+        expected.append(average_precision_score((labels == labels[own]).numpy()[others], cosines[own][others]))
+    assert retrieval(features, labels)[1] == pytest.approx(np.mean(expected))
+
+
 def test_a_near_neighbour_outvotes_several_far_ones() -> None:
     """One at a cosine of .9 has as many votes as exp(.1 / .07) = 4.2 at .8, and as exp(.05 / .07) = 2.04 at .85."""
     angles = np.arccos([0.9, 0.8, 0.8, 0.8])
@@ -132,7 +157,8 @@ def test_it_watches_every_so_many_epochs_and_the_last_one(backbone: nn.Module) -
     assert all(0 < value <= 100 for value in numbers.values()) and numbers["knn/top1"] > 20, "digits are easy"
 
 
-def test_its_numbers_are_those_of_the_whole_features_of_an_even_share_of_both_splits(backbone: nn.Module) -> None:
+def test_its_numbers_are_those_of_the_last_class_token_for_an_even_share_of_both_splits(backbone: nn.Module) -> None:
+    """DINO's k-NN compares what the network puts out, and not the concatenation that its linear probe reads."""
     watch = monitor()
     assert [len(split) for split in (watch.train, watch.test)] == [40, 40]
     assert all((split.labels.bincount() == 4).all() for split in (watch.train, watch.test))
@@ -142,7 +168,8 @@ def test_its_numbers_are_those_of_the_whole_features_of_an_even_share_of_both_sp
         mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
         with torch.no_grad():
             views = (pixels - mean[:, None, None]) / std[:, None, None]
-            features.append(backbone.eval().probe_features(views))
+            features.append(backbone.eval().probe_features(views)[:, -backbone.dim :])
+    assert backbone.probe_dim == 4 * features[0].shape[1]
     top1 = plain_knn(features[0], watch.train.labels, features[1], watch.test.labels, 5)
     recall, precision = plain_retrieval(features[1], watch.test.labels)
     found = watch(backbone, 2)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from clever.backbones import build_backbone
 from clever.data.loader import shares
 from clever.evaluate import fit, frozen
+from clever.evaluate import rotation as rotations
 from clever.evaluate.classifier import Classifier, read_classifier
 from clever.evaluate.fit import Preempted
 from clever.evaluate.frozen import WeightsError, teacher_backbone
@@ -229,6 +230,31 @@ def test_invariance_is_scored_on_images_as_they_are_and_within_both_ranges(class
     assert other["scores"]["full"] != scores
 
 
+def test_only_rotated_images_are_resized_as_the_released_code_does_and_only_where_that_is_asked(
+    classifier, silent, monkeypatch
+):
+    images, asked = MarkedImages("test", 8), []
+
+    def batches(images, *, interpolations, **_):
+        asked.append(interpolations)
+        bicubic = images.resident().float() / 255
+        resized = {"bicubic": bicubic, "bilinear": bicubic.flip(2)}  # upside down, so that the scores tell which it was
+        yield {name: resized[name] for name in interpolations}, torch.zeros(8, dtype=torch.int64), torch.arange(8)
+
+    monkeypatch.setattr(rotations, "test_batches", batches)
+    monkeypatch.setattr(rotations, "rotated", lambda images, *_: images)
+    for rule, turned_score in (("uniform", 100), ("released", 0)):
+        spec = spec_of("invariance", resize_rule=rule)
+        scores = invariance(spec, classifier, images, silent, device="cpu")["scores"]["full"]
+        assert [scores[name]["top1"] for name in ("orig", "ro_90", "ro_180")] == [100, turned_score, turned_score]
+    assert asked == [("bicubic",), ("bicubic", "bilinear")]
+
+
+def test_the_rule_joined_the_specification_later_and_changed_no_identity():
+    assert "resize_rule" not in spec_of("invariance").model_dump()
+    assert spec_of("invariance", resize_rule="released").model_dump()["resize_rule"] == "released"
+
+
 def test_invariance_reads_only_a_classifier_that_was_trained_as_the_specification_says(classifier, silent):
     with pytest.raises(WeightsError, match="`all` was trained, asked for is a classifier of `head`"):
         invariance(spec_of("invariance", trains="head"), classifier, MarkedImages("test", 4), silent, device="cpu")
@@ -241,6 +267,7 @@ def test_invariance_reads_only_a_classifier_that_was_trained_as_the_specificatio
         ("invariance", {"epochs": 10}, "epochs says nothing to invariance"),
         ("invariance", {"weight_decay": 0.0}, "weight_decay says nothing to invariance"),
         ("sensitivity", {"jitter": True}, "jitter says nothing to sensitivity"),
+        ("sensitivity", {"resize_rule": "released"}, "resize_rule says nothing to sensitivity"),
         ("robustness", {}, "invariance"),
     ],
 )
@@ -252,6 +279,7 @@ def test_a_rotation_task_that_makes_no_sense_is_refused(task, wrong, words):
 def test_a_task_is_read_back_from_its_file_and_every_value_matters():
     specs = [
         spec_of("invariance"), spec_of("invariance", trains="head"), spec_of("invariance", jitter=True),
+        spec_of("invariance", resize_rule="released"),
         spec_of("sensitivity"), spec_of("sensitivity", trains="head"), spec_of("sensitivity", epochs=3),
     ]  # fmt: skip
     tasks = [Task(spec=spec, needs=("0" * 16,)) for spec in specs]

@@ -11,15 +11,18 @@ from torch import Tensor, nn
 
 from clever.backbones import VisionTransformer, build_backbone
 from clever.bench.saliency import plain_affinity, plain_cut, plain_piece, plain_vector
+from clever.catalog import Locations
 from clever.computing import BackboneShape
 from clever.data import ops
 from clever.data.saliency_sets import SaliencySet, open_saliency, read_photograph
+from clever.data.samples import open_saliency_set
 from clever.errors import RequestError
 from clever.evaluate.bilateral import bilateral_solution
 from clever.evaluate.saliency import (
     FAINT,
     affinity,
     fitted,
+    fitted_size,
     keys,
     saliency,
     saliency_mask,
@@ -28,6 +31,8 @@ from clever.evaluate.saliency import (
     token_cut,
 )
 from clever.evaluate.saliency_scores import image_scores, mean_scores
+from clever.evaluations import SaliencySpec
+from clever.grid import studies
 from clever.names import Backbone as Name
 from clever.names import Stem
 
@@ -327,3 +332,36 @@ def test_photographs_at_full_size_and_at_a_small_one(nano: VisionTransformer, re
         assert (token_cut(features, rows, columns) == plain_cut(features, rows, columns)).all()
         mask = saliency_mask(nano, photograph, frame_side=64)
         assert mask is not None and mask.shape == (photograph.height, photograph.width)
+
+
+# --- sizes of the small profiles ------------------------------------------------------------------------------------
+
+SMALL = ("tiny", "smoke", "cifar10", "imagenette")
+MOST_OF_A_SMALL_PROFILE = 900  # patches of an image
+
+
+def spec_of(profile: str) -> SaliencySpec:
+    return studies(["figure4"], profile, Locations())[0].points[0].chains["ecssd"][0][-1].spec
+
+
+def patches(spec: SaliencySpec, image: Image.Image) -> int:
+    width, height = fitted_size(image, spec.shape.patch_size, spec.frame_side)
+    return width * height // spec.shape.patch_size**2
+
+
+@pytest.mark.parametrize("profile", SMALL)
+def test_a_small_profile_cuts_a_photograph_twice_as_long_as_wide_into_few_patches(profile: str) -> None:
+    spec = spec_of(profile)
+    for size in ((400, 200), (200, 400), (400, 201), (300, 300)):
+        assert 256 <= patches(spec, Image.new("L", size)) <= MOST_OF_A_SMALL_PROFILE
+
+
+@pytest.mark.parametrize("profile", SMALL)
+def test_a_small_profile_cuts_all_sample_photographs_into_few_patches(
+    profile: str, real_data: Path, tmp_path: Path
+) -> None:
+    images = open_saliency_set("saliency_sample", Locations(roots=(real_data,)), tmp_path)
+    spec = spec_of(profile)
+    for pair in images.pairs:
+        with Image.open(pair.image) as image:
+            assert patches(spec, image) <= MOST_OF_A_SMALL_PROFILE, pair.image

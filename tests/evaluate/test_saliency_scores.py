@@ -94,3 +94,17 @@ def test_other_sizes_and_no_images_are_errors() -> None:
         image_scores(np.ones((2, 3)), TRUTH)
     with pytest.raises(ValueError, match="no images"):
         mean_scores([])
+
+
+def test_scores_are_those_of_scikit_learn() -> None:
+    from sklearn.metrics import accuracy_score, fbeta_score, jaccard_score
+
+    random = np.random.default_rng(4)
+    for share in (0.1, 0.5, 0.9):
+        truth, soft = random.random((9, 13)) < share, random.random((9, 13))
+        scores, labels, chosen = image_scores(soft, truth), truth.ravel(), soft.ravel() > 0.5
+        assert scores.iou == pytest.approx(jaccard_score(labels, chosen))
+        assert scores.acc == pytest.approx(accuracy_score(labels, chosen))
+        for index in (0, 40, 127, 230):
+            expected = fbeta_score(labels, soft.ravel() > THRESHOLDS[index], beta=0.3**0.5)
+            assert scores.curve[index] == pytest.approx(expected)

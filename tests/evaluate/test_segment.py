@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,6 +208,19 @@ def test_an_interrupted_saliency_task_ends_with_the_same_numbers(weights, photog
 
 def test_a_request_to_stop_after_the_last_image_comes_too_late(weights, photographs, tmp_path) -> None:
     assert cut(weights, photographs, tmp_path, should_stop=after(5))["images"] == 5
+
+
+def test_threads_take_images_and_do_not_multiply_within_them(weights, photographs, tmp_path, monkeypatch) -> None:
+    found, inner = set(), saliency._judge
+
+    def judge(*arguments: Any) -> saliency.Judged:
+        found.add((threading.get_ident(), torch.get_num_threads()))
+        return inner(*arguments)
+
+    monkeypatch.setattr(saliency, "_judge", judge)
+    cut(weights, photographs, tmp_path / "out", SALIENCY.model_copy(update={"threads": 3}))
+    threads, computing = zip(*found, strict=True)
+    assert 1 <= len(threads) <= 3 and threading.get_ident() not in threads and set(computing) == {1}
 
 
 def test_images_are_limited_and_the_solver_left_out(weights, photographs, tmp_path) -> None:

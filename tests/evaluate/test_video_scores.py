@@ -31,6 +31,14 @@ def test_j_is_intersection_over_union():
     assert region_similarity(truth, ~truth) == 0
 
 
+def test_j_is_that_of_scikit_learn():
+    from sklearn.metrics import jaccard_score
+
+    for seed in range(5):
+        truth, predicted = np.random.default_rng(seed).random((2, 11, 7)) < 0.1 + 0.2 * seed
+        assert region_similarity(truth, predicted) == pytest.approx(jaccard_score(truth.ravel(), predicted.ravel()))
+
+
 def test_j_of_two_empty_masks_is_one_and_of_one_empty_mask_zero():
     assert region_similarity(EMPTY, EMPTY) == 1
     assert region_similarity(block((10, 10), 4, 4), EMPTY) == region_similarity(EMPTY, block((10, 10), 4, 4)) == 0

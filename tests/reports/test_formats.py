@@ -152,7 +152,7 @@ def test_claims_alone_have_a_page_in_every_format(table3, store):
     report = build([table3()], store, on="paper")
     for name in TEXTS:
         text = render(report, name, claims_only=True)
-        assert "about 31 points" in text and "holds" in text and "tiny" in text
+        assert "about 31%" in text.replace("\\", "") and "holds" in text and "tiny" in text
         assert "Orig." not in text
     assert "judged on the paper's own numbers" in render(report, "md", claims_only=True)
     assert json.loads(render(report, "json", claims_only=True))["claims_on"] == "paper"
@@ -185,6 +185,15 @@ def test_each_table_has_its_own_file_with_its_own_claims(table3, own_study, stor
     assert "Claims" in paths[0].read_text(encoding="utf-8") and "Claims" not in paths[1].read_text(encoding="utf-8")
     with pytest.raises(RequestError, match="several experiments are called table3"):
         write(build([table3(), table3()], store), "md", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "n" * 300])
+def test_a_folder_that_cannot_be_written_into_is_refused(report, tmp_path, name):
+    (tmp_path / "file").write_text("kept")
+    for format in ("md", "json"):
+        with pytest.raises(RequestError, match=f"{name}: no files can be written there .*--out DIR"):
+            write(report, format, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "kept"
 
 
 def test_an_unknown_format_is_refused(report, tmp_path):
