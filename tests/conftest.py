@@ -25,8 +25,11 @@ def empty_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_world(empty_config: Path, empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings, store and tracking of the person who runs the tests are out of reach; the data folder alone stays."""
     for variable in list(os.environ):
-        if variable.startswith("MLFLOW_") or (variable.startswith("CLEVER_") and variable != "CLEVER_DATA"):
+        ours = variable.startswith("CLEVER_") and variable != "CLEVER_DATA"
+        if ours or variable.startswith(("MLFLOW_", "GIT_")) or variable in ("FORCE_COLOR", "COLUMNS"):
             monkeypatch.delenv(variable)
+    for variable in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(variable, "127.0.0.1,localhost")
     monkeypatch.setenv("CLEVER_CONFIG", str(empty_config))
     monkeypatch.setenv("CLEVER_CACHE", str(empty_cache))
     monkeypatch.setenv("CLEVER_STORE", str(tmp_path / "runs"))

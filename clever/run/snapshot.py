@@ -3,6 +3,7 @@
 A job starts hours after it was submitted; from the checkout it would run whatever is found there by then.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -151,15 +152,16 @@ def _write(folder: Path, code: Code) -> None:
 def _move_into_place(temporary: Path, place: Path, code: Code) -> None:
     """Of several processes that make the same snapshot one wins; a damaged snapshot is moved aside."""
     for attempt in range(ATTEMPTS):
-        if _is_whole(place, code):
-            return
         try:
-            if place.exists():
-                place.rename(place.with_name(f"{place.name}.damaged-{uuid.uuid4().hex[:6]}"))
-            temporary.rename(place)
-        except OSError:  # another process was faster, or we may not write here
+            temporary.rename(place)  # never onto a folder with anything in it
+            return
+        except OSError:  # there is one, or we may not write here
+            if _is_whole(place, code):
+                return
             if attempt == ATTEMPTS - 1:
                 raise
+        with contextlib.suppress(OSError):
+            place.rename(place.with_name(f"{place.name}.damaged-{uuid.uuid4().hex[:6]}"))
 
 
 def _is_whole(place: Path, code: Code) -> bool:

@@ -355,9 +355,10 @@ class Tracker:
             if task.folder in self.settled:
                 continue
             folder = self.mirror.store / task.folder
+            done = (folder / "done.json").exists()  # looked at first: what comes between the looks is for the next turn
             if outstanding(folder, self.mirror.uri):
                 yield task
-            elif (folder / "done.json").exists():
+            elif done:
                 self.settled.add(task.folder)
 
     def _conclude(self, report: SyncReport) -> None:

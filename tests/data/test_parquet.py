@@ -250,6 +250,7 @@ def test_the_checksum_of_a_large_file_is_kept_until_it_changes(
 ) -> None:
     monkeypatch.setenv("CLEVER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cache, "LARGE", 10)
+    monkeypatch.setattr(cache, "SETTLED", 1800 * 10**9)
     path = tmp_path / "file"
     path.write_bytes(b"a" * 10)
     first = cache.file_digest(path)

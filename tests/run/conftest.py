@@ -61,7 +61,7 @@ class Study:
         return sync(self.store, self.uri, self.tasks, budget)
 
     def sql(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        with sqlite3.connect(self.store / "mlflow.db") as database:
+        with sqlite3.connect(self.store / "mlflow.db", timeout=60) as database:
             return database.execute(query, values).fetchall()
 
     def points(self, path: Path, name: str = "loss") -> list[tuple[Any, ...]]:

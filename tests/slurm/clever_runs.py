@@ -2,11 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -92,13 +93,20 @@ class User(AbstractContextManager["User"]):
     def store(self) -> Path:
         return self.folder / "runs"
 
-    def settings(self, *lines: str, max_gpus: int = 3, canary_minutes: int = 0, partition: str = "main") -> None:
+    def settings(
+        self,
+        *lines: str,
+        max_gpus: int = 3,
+        canary_minutes: int = 0,
+        partition: str = "main",
+        checkpoint_minutes: float = 0.02,  # or a node that is lost takes everything with it
+    ) -> None:
         """Write clever.toml; ``lines`` come last, so that they may begin sections of their own."""
         text = [
             f'profile = "{PROFILE}"',
             "[devices]",
             'kind = "cpu"',
-            "checkpoint_minutes = 0.02",  # or a node that is lost takes everything with it
+            f"checkpoint_minutes = {checkpoint_minutes}",
             "[mlflow]",
             "enabled = false",
             "[cluster]",
@@ -198,8 +206,13 @@ class User(AbstractContextManager["User"]):
         self.wait(done_or_lost, f"{[folder.name for folder in folders]} are done", seconds)
 
     def wait_step(self, folder: Path, step: int = 10) -> None:
-        """Until the task has logged this step or a later one."""
-        self.wait(lambda: any(number >= step for number in curve(folder)), f"{folder.name} is past step {step}")
+        """Until the task has logged this step or a later one, and its status tells of a step."""
+
+        def past() -> bool:
+            told = (read_json(folder / "status.json") or {}).get("step")
+            return bool(told) and any(number >= step for number in curve(folder))
+
+        self.wait(past, f"{folder.name} is past step {step}")
 
     def wait_checkpoint(self, folder: Path) -> None:
         """Until the task has a whole checkpoint: a process that is killed before it begins anew."""
@@ -246,6 +259,18 @@ class User(AbstractContextManager["User"]):
                     found[int(variables["SLURM_PROCID"])] = int(entry.name)
         return found
 
+    @contextmanager
+    def held_still(self, job: str) -> Iterator[list[int]]:
+        """The processes of a running job take no step meanwhile, however long others look at them; their pids."""
+        pids = list(self.ranks(job).values())
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield pids
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
     def leave(self) -> None:
         """Cancel what is left in the queue, and end what still runs on this machine."""
         for process in self.started:
@@ -287,6 +312,12 @@ def assert_equal_runs(folder: Path, unbroken: Path) -> None:
     """Every number that was logged and the weights, to the last bit."""
     assert curve(folder) == curve(unbroken)
     assert made(folder) == made(unbroken)
+
+
+def is_sent(pid: int, number: signal.Signals) -> bool:
+    """Does a signal wait for a process that is stopped?"""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in re.findall(r"^S(?:ig|hd)Pnd:\s*(\w+)", text, re.MULTILINE))
 
 
 def _state(folder: Path) -> str:

@@ -24,10 +24,10 @@ CLUSTER_NAME = "clever"
 PARTITION = "main"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "srun", "scancel", "scontrol", "sinfo", "setpriv")
 ACCOUNTING_PROGRAMS = ("slurmdbd", "sacct", "sacctmgr", "mariadbd", "mariadb-install-db")
-START_SECONDS = 60.0
-STOP_SECONDS = 10.0
+START_SECONDS = 300.0
+STOP_SECONDS = 60.0
 MAX_FOLDER = 70  # a Unix socket below the folder may have no more than 107 characters in its path
-PORTS = range(20000, 32000)  # below the ports that the kernel hands out by itself
+PORTS = range(30000, 32700)  # above those where the processes of our jobs meet, below the kernel's own
 MARK = "SLURM_TEST_CLUSTER"  # in the environment of the daemons: what is left of a cluster is found by it
 
 SLURM_CONF = """\
@@ -55,7 +55,7 @@ JobRequeue=1
 MaxArraySize={max_array_size}
 ReturnToService=1
 InactiveLimit=0
-KillWait=5
+KillWait=15
 MinJobAge=3600
 GresTypes=gpu
 NodeName=node[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port={node_ports} CPUs=8 RealMemory=10000 Gres=gpu:a100:4
@@ -172,7 +172,7 @@ class Cluster(AbstractContextManager["Cluster"]):
             # slurmd kills a run whose credential is of the second in which that of the last run was revoked
             time.sleep(1.1)
         for job in requeued:
-            self.run("scontrol", "update", f"jobid={job}", "StartTime=now")
+            self.run("scontrol", "update", f"jobid={job}", "StartTime=now", check=False)  # it may have started by now
 
     def set_node(self, name: str, state: str, reason: str = "test") -> None:
         """`state` as in scontrol: down, drain, resume."""
@@ -258,7 +258,7 @@ class Cluster(AbstractContextManager["Cluster"]):
     def _start_accounting(self) -> None:
         database = f"{self.folder}/mysql.socket"
         options = ("--no-defaults", "--user=root", f"--datadir={self.folder}/mysql", "--innodb-log-file-size=4M")
-        self.run("mariadb-install-db", *options, "--skip-test-db")
+        self.run("mariadb-install-db", *options, "--skip-test-db", timeout=START_SECONDS)
         only_socket = ("--skip-networking", f"--socket={database}", f"--pid-file={self.folder}/mysql.pid")
         self._daemon("mariadbd", *options, *only_socket)
         self._wait_until_up("mariadbd", Path(database).exists)

@@ -65,7 +65,7 @@ def test_a_failed_parent_stops_its_children_is_told_and_is_healed_by_retry(user)
 
 def test_after_a_canary_that_fails_at_once_nothing_else_is_started_nor_tried_again(user):
     study = user.experiment("dino")
-    user.settings(canary_minutes=1)
+    user.settings(canary_minutes=10)  # longer than the slowest machine takes to fail
     options = (study, "--seeds", "pretrain=3", "--set", "pretrain.learning_rate=1e30")
     tasks = user.tasks(*options)
     first, *others = (user.store / task.folder for task in tasks if task.kind is TaskKind.PRETRAIN)

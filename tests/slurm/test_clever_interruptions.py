@@ -20,6 +20,7 @@ from tests.slurm.clever_runs import (
     causes,
     curve,
     ended,
+    is_sent,
     starts,
 )
 from tests.slurm.cluster import NODES, Cluster
@@ -93,9 +94,12 @@ def drill(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         folder, *children = user.without_control(study, *LONG)
         user.clever("run", study, *LONG)
         user.wait_step(folder, 1)
-        follower = user.start("logs", folder.name, "--follow")
-        looks = [ended(look) for look in [user.start("status", study, *LONG, *form) for form in ((), ("--json",))]]
-        answer = user.clever("drill", "preempt", folder.name, "--json", code=None)
+        with user.held_still(user.job_of(folder).id) as ranks:
+            follower = user.start("logs", folder.name, "--follow")
+            looks = [ended(look) for look in [user.start("status", study, *LONG, *form) for form in ((), ("--json",))]]
+            drilling = user.start("drill", "preempt", folder.name, "--json")
+            user.wait(lambda: drilling.poll() is not None or is_sent(ranks[0], signal.SIGUSR2), "the signal is sent")
+        answer = ended(drilling)
         user.wait_done(folder, *children)
         yield Drill(user, folder, children, looks[0].out, looks[1].json, answer, ended(follower))
 
@@ -212,7 +216,8 @@ def one_process(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> P
 def share(user: User, nodes: int, gpus_per_node: int) -> None:
     """Give a pre-training so many processes."""
     lines = ("[cluster.pretrain]", f"nodes = {nodes}", f"gpus_per_node = {gpus_per_node}")
-    user.settings(*lines, max_gpus=nodes * gpus_per_node)
+    # a checkpoint at every step: on a fast machine the whole training takes but a second
+    user.settings(*lines, max_gpus=nodes * gpus_per_node, checkpoint_minutes=0.0001)
 
 
 def assert_nearly_equal(folder: Path, expected: Path, processes: int) -> None:
@@ -236,7 +241,8 @@ def test_two_nodes_with_two_processes_each_train_as_one_process_does(user, one_p
 
 def test_a_killed_process_takes_the_others_with_it_and_the_job_starts_again_by_itself(user, one_process):
     share(user, nodes=1, gpus_per_node=2)
-    _, folder = begin_and_train(user, *SHARED)
+    _, folder = begin(user, *SHARED)
+    user.wait_step(folder, 1)
     user.wait_checkpoint(folder)
     job = user.job_of(folder).id
     ranks = user.ranks(job)

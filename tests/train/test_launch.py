@@ -39,18 +39,17 @@ def test_a_failing_rank_ends_the_others_and_is_the_one_that_is_named():
 
 
 def killed(seat: Seat, folder: Path) -> None:
-    (folder / str(seat.rank)).write_text(str(os.getpid()))
     if seat.rank == 1:
+        wait_for((folder / "pid").exists)  # or the other might not have come so far when it is ended
         os.kill(os.getpid(), signal.SIGKILL)
-    while True:  # a rank that never notices by itself
-        time.sleep(0.1)
+    waiting(seat, folder)  # a rank that never notices by itself
 
 
 @pytest.mark.slow
 def test_a_killed_rank_is_named_and_leaves_no_process_behind(tmp_path):
     with pytest.raises(ChildProcessError, match=r"rank 1 .*exit code -9"):
         launch(killed, (tmp_path,), world=2, device="cpu")
-    assert not alive(int((tmp_path / "0").read_text()))
+    assert not alive(int((tmp_path / "pid").read_text()))
 
 
 def stopping(seat: Seat) -> None:
