@@ -73,14 +73,12 @@ def fields_of(section: str, recipes: Iterable[type[TrainingRecipe]]) -> dict[str
 
 
 def defaults(section: str, key: str, recipes: Iterable[type[TrainingRecipe]]) -> list[Any]:
-    """What a field is where nothing sets it: for a pre-training, all that it is for a method or a recipe that has it."""
+    """What a field is where nothing sets it: for a pre-training, one value for each recipe that has the field."""
     info = SECTIONS[section].model_fields.get(key)
     if section != "pretrain":
         return [info.default]
     if info is None:
-        own = [recipe for recipe in recipes if key in recipe.model_fields]
-        filled = [values.get(key, model.model_fields[key].default) for model in own for values in model.BY_RECIPE.values()]
-        return filled or [recipe.model_fields[key].default for recipe in own]
+        return [recipe.model_fields[key].default for recipe in recipes if key in recipe.model_fields]
     return [recipe.OF_THE_SPEC.get(key, info.default) for recipe in recipes]
 
 

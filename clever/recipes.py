@@ -331,12 +331,12 @@ class DdclRecipe(SplitRecipe, SimsiamRecipe):
     """
 
     ADDED_LATER = frozenset({"extra_epochs"})
-    BY_RECIPE = {
-        recipe: {**values, "extra_epochs": 30} for recipe, values in _with_orthogonality(SimsiamRecipe).items()
-    }
+    BY_RECIPE = _with_orthogonality(SimsiamRecipe)
 
     warmup_epochs: float = Field(30, ge=0)
-    extra_epochs: int = Field(0, ge=0)  # before the others, and counted by no table: the released script's warm-up
+    # Before the others, and counted by no table. In the released script they are the warm-up: the profiles say so, since
+    # results that were found before this field was there have none, and mean none.
+    extra_epochs: int = Field(0, ge=0)
     projection_dim: int = Field(2048, ge=2)
     preg_weight: float = Field(0.0, ge=0)
     zero_init_residual: bool = False

@@ -1,11 +1,16 @@
 """Experiment files and profiles: found by name or path, and every mistake named where it stands."""
 
+import json
+
 import pytest
 
 from clever import experiment
+from clever.catalog import Locations
 from clever.errors import RequestError
 from clever.experiment import find_experiment, open_profile, read_experiment
+from clever.grid import studies
 from clever.names import Backbone, Perturbation
+from clever.spec import Task
 from tests.study import STUDY, changed, expand, mistakes, use_profile, write
 
 
@@ -16,12 +21,26 @@ def test_a_built_in_experiment_is_found_by_its_name():
 
 
 def test_every_built_in_experiment_can_be_expanded_in_every_profile():
-    from clever.catalog import Locations
-    from clever.grid import studies
-
     assert {"smoke", "tiny", "cifar10", "imagenette", "paper"} <= set(experiment.profiles())
     for profile in experiment.profiles():
         assert len(studies(["all"], profile, Locations())) >= len(experiment.experiments())
+
+
+def test_what_a_task_of_any_experiment_writes_of_itself_is_read_as_the_same_task():
+    """A field that is left out of a specification's dump must come back as it was, or no finished task is found again."""
+    expanded = [study for name in experiment.profiles() for study in studies(["all"], name, Locations())]
+    tasks = {task.id: task for study in expanded for task in study.tasks()}
+    assert len(tasks) > 1000
+    for id, task in tasks.items():
+        assert Task.from_document(json.loads(json.dumps(task.document))).id == id, task.spec
+
+
+def test_ddcl_warms_up_before_the_epochs_of_the_paper_and_computes_in_full_precision():
+    (table1,) = studies(["table1"], "paper", Locations())
+    for point in table1.points:
+        spec = point.pretrain.spec
+        assert (spec.epochs, spec.all_epochs, spec.milestones[0]) == (200, 230, 10)
+        assert (spec.hyper.warmup_epochs, spec.precision) == (30, "fp32")
 
 
 def test_anyones_file_works_like_a_built_in_one(tmp_path):

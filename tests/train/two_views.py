@@ -8,7 +8,7 @@ from clever.spec import PretrainSpec
 
 HEADS = {
     "head_hidden": 24, "head_outputs": 16, "predictor_hidden": 8, "projection_dim": 12, "queue": 40, "ema": 0.9,
-    "warmup_epochs": 0.5, "extra_epochs": 0,
+    "warmup_epochs": 0.5,
 }  # fmt: skip
 NAMES = ("simsiam", "ddcl", "ddcl_preg", "simclr", "debiased", "byol", "moco_v1", "moco_v2", "refosnet")
 OVER = tuple(f"clever over {base}" for base in ("simsiam", "simclr", "byol", "moco_v2"))
