@@ -15,6 +15,7 @@ from clever.backbones import selective_scan as scans
 ROOT = Path(__file__).parents[2]
 needs_triton = pytest.mark.skipif(not scans.HAS_TRITON, reason="Triton is not installed (it exists for Linux only)")
 NAMES = ("value", "x", "dt", "b", "c", "rates", "bias")
+SHIPPED = "the sizes that GPUs are given"
 # height, width, images, channels, type; lengths below, above, at a multiple of and far from the chunk of 32
 CASES = {
     "one token": (1, 1, 1, 1, torch.float32),
@@ -24,6 +25,7 @@ CASES = {
     "an oblong": (5, 7, 2, 9, torch.float32),
     "bfloat16": (3, 7, 1, 5, torch.bfloat16),
     "float16": (3, 7, 1, 5, torch.float16),
+    SHIPPED: (5, 13, 1, 33, torch.float32),  # one time and one channel more than a program holds
 }
 
 
@@ -42,7 +44,8 @@ def case(name: str) -> dict:
     height, width, images, channels, kind = CASES[name]
     inputs = scan_inputs(height, width, images, channels, kind)
     gradient = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(1))
-    sizes = {"height": height, "width": width, "chunk": 32, "channels": 8}
+    chunk, at_once = (64, 32) if name == SHIPPED else (32, 8)
+    sizes = {"height": height, "width": width, "chunk": chunk, "channels": at_once}
     return {"inputs": inputs, "gradient": gradient, **sizes}
 
 
@@ -67,6 +70,30 @@ def test_the_kernel_computes_values_and_gradients_of_the_plain_scan(interpreted,
     expected = [value.detach(), *torch.autograd.grad(value, inputs, given["gradient"])]
     for what, ours, theirs in zip(NAMES, interpreted[name], expected, strict=True):
         assert ours.dtype == theirs.dtype, what
+        exact = ours.dtype == torch.float32
+        tolerance = {"rtol": 1e-4, "atol": 1e-5} if exact else {"rtol": 2 * torch.finfo(ours.dtype).eps, "atol": 1e-3}
+        torch.testing.assert_close(ours, theirs, **tolerance, msg=lambda text, what=what: f"{what}: {text}")
+
+
+@needs_triton
+def test_the_sizes_tried_are_those_that_gpus_are_given():
+    from clever.backbones import scan_triton
+
+    assert (case(SHIPPED)["chunk"], case(SHIPPED)["channels"]) == (scan_triton.CHUNK, scan_triton.CHANNELS)
+
+
+@needs_triton
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", CASES)
+def test_a_gpu_computes_values_and_gradients_of_the_plain_scan(name):
+    given = case(name)
+    inputs = [tensor.cuda().requires_grad_() for tensor in given["inputs"]]
+    gradient = given["gradient"].cuda()
+    found = []
+    for scan in (scans.selective_scan, scans.plain_scan):
+        value = scan(*inputs, given["height"], given["width"])
+        found.append([value.detach(), *torch.autograd.grad(value, inputs, gradient)])
+    for what, ours, theirs in zip(NAMES, *found, strict=True):
         exact = ours.dtype == torch.float32
         tolerance = {"rtol": 1e-4, "atol": 1e-5} if exact else {"rtol": 2 * torch.finfo(ours.dtype).eps, "atol": 1e-3}
         torch.testing.assert_close(ours, theirs, **tolerance, msg=lambda text, what=what: f"{what}: {text}")
