@@ -12,8 +12,8 @@ It is not measured while any cell is unfinished. The margin is
   the same images, so this is wider than a paired test would be and rather says undecided;
 * nothing for the paper's own numbers, whose error is unknown: only numbers that are printed alike are undecided.
 
-A claim of relation `greater_on_average` is judged by the mean of its pairs' differences, with the mean of their margins:
-as wide as if the errors of all pairs went the same way, since their test images are mostly the same.
+A claim of relation `greater_on_average` is judged by the mean of its pairs' differences, with the mean of their
+margins: as wide as if the errors of all pairs went the same way, since their test images are mostly the same.
 The pairs of a claim are judged one by one; among many, a chance reversal is more likely than in each.
 The other relations are judged in `trends` (`falls`) and `statuses` (`status`).
 """
@@ -69,8 +69,8 @@ def _judge(study: Study, results: Results, claim: Claim, on: str) -> Judgement:
         verdict, evidence = trend(pairs, sizes)
         return Judgement(claim.id, claim.text, claim.where, study.name, verdict, f"{evidence} {_evidence(pairs)}", pairs)
     if claim.relation == "greater_on_average":
-        if len({pair.column.unit for pair in pairs}) > 1:
-            raise RequestError(f"{study.name}: claim `{claim.id}` averages numbers of several units; make one claim of each")
+        if len({_places(place).unit for cells in places for place in cells}) > 1:
+            raise RequestError(f"{study.name}: claim `{claim.id}` averages numbers of several units: make one of each")
         verdict, evidence = _on_average(pairs)
         return Judgement(claim.id, claim.text, claim.where, study.name, verdict, evidence, pairs)
     verdict = min((pair.verdict for pair in pairs), key=BY_WEIGHT.index)

@@ -136,6 +136,7 @@ def test_an_empty_file_lacks_what_a_file_must_have(tmp_path):
         ("{label: DINO, method: dino}", "dino", "11:7: table.rows.0: Input should be `field: value` pairs (given: '"),
         ("{method: dino}]", "{method: dino}, {method: dino}]", "18:5: claims.0.cells: List should have at most 2"),
         ("    each: {aug", "    relation: less\n    each: {aug", "19:5: `less`: no such relation (allowed: greater, greater_on_average, falls, status)"),
+        ("    each: {aug", "    relation: greater_on_average\n    # {aug", "15:5: claims.0: relation `greater_on_average` needs `each`"),
         ("each: {aug", "each: {pertubation: [], aug", "19:12: `pertubation`: no such coordinate; did you mean `pertur"),
         ("{baug: [orig]}", "{baug: [ogir]}", "13:17: `ogir`: no such perturbation; did you mean `orig`?"),
         ("table:\n", "table:\n  columns: method\n", "9:3: table.columns: expected `perturbation`, or a list of columns"),

@@ -152,6 +152,14 @@ def test_an_average_of_which_a_part_is_missing_is_not_measured(own_study, store,
     assert judgement.verdict is Verdict.NOT_MEASURED
 
 
+def test_numbers_of_several_units_have_no_average(own_study, store, helpers):
+    text = STUDY.replace("caug], perturbation: [orig, cj_ro]}", "caug], perturbation: [orig], metric: [top1, parameters]}")
+    study = own_study(text.replace("    each:", "    relation: greater_on_average\n    each:"))
+    for results in (store, helpers.fill(store, study, by_method(70.0, 75.0))):  # nothing measured yet, and everything
+        with pytest.raises(RequestError, match="claim `better` averages numbers of several units"):
+            judge([study], results)
+
+
 def test_one_undecided_pair_keeps_a_claim_from_holding(own_study, store, helpers):
     def score(place):
         return by_method(60.0, 60.5 if place["perturbation"] == "orig" else 90.0)(place)
