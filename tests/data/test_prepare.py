@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -200,8 +201,16 @@ def test_nothing_half_made_is_left_after_any_error(
     assert left(tmp_path) == ["own"]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As a terminal starts a command; what a shell starts in the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_an_interrupt_while_images_are_handed_out_waits_and_leaves_nothing(
-    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interruptible: None
 ) -> None:
     source, inner, submitted = FolderSource("mine", own, "train"), ThreadPoolExecutor.submit, []
 
